@@ -1,0 +1,112 @@
+"""One image with all that is known about it, and many of them as tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Image = NDArray[np.uint8]  # (H, W, C), C = 1 (grey) or 3 (RGB)
+
+IGNORE = 255  # the class of a pixel that counts neither for nor against a semantic segmentation
+
+
+@dataclass(frozen=True)
+class Label:
+    """The one class of an image."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All classes of an image, in ascending order; none is allowed."""
+
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes ``(n, 4)`` float32 as x0, y0, x1, y1 in pixels (right and bottom edge exclusive), classes ``(n,)`` int64."""
+
+    xyxy: NDArray[np.float32]
+    classes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """One mask an instance: ``(n, H, W)`` bool, classes ``(n,)`` int64."""
+
+    masks: NDArray[np.bool_]
+    classes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SemanticMap:
+    """The class of every pixel: ``(H, W)`` uint8, 255 where none is asked for."""
+
+    classes: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Points:
+    """K key points for each of n instances: ``(n, K, 3)`` float32 as x, y in pixels and 1 if visible else 0."""
+
+    xyv: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One or several sentences, each of which describes the image."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and its targets; a target that is None is not known (or not asked for)."""
+
+    image: Image
+    name: str
+    label: Label | Labels | None = None
+    boxes: Boxes | None = None
+    masks: Masks | None = None
+    semantic: SemanticMap | None = None
+    points: Points | None = None
+    caption: Caption | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples of one size as tensors.
+
+    Attributes:
+        images: ``(B, C, H, W)`` uint8; normalised only on the device, by the task.
+        names: what to call each image.
+        labels: ``(B, K)`` float32: one-hot, mixed by Mixup or CutMix, or multi-hot; None without labels.
+        boxes, masks, semantic, points, captions: one entry an image, empty where the data has none.
+        step: the number of this batch; with the seed it determines every byte of it.
+        unreadable: names of the images that could not be decoded while this batch was made.
+    """
+
+    images: Tensor
+    names: tuple[str, ...]
+    labels: Tensor | None = None
+    boxes: tuple[Boxes, ...] = ()
+    masks: tuple[Masks, ...] = ()
+    semantic: tuple[SemanticMap, ...] = ()
+    points: tuple[Points, ...] = ()
+    captions: tuple[Caption, ...] = ()
+    step: int = 0
+    unreadable: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on ``device``."""
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        return replace(self, images=self.images.to(device, non_blocking=True), labels=labels)

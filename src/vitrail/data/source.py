@@ -1,0 +1,85 @@
+"""Where samples come from: a numbered collection of images, and the data set that its splits make."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vitrail.data.sample import Label, Labels, Sample
+
+
+class Source(ABC):
+    """Images that are read by their number, 0 to ``len(source) - 1``.
+
+    A source is immutable, cheap to pickle (it travels to worker processes) and opens files only when it reads.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What a person calls this image: its path, or ``file#row``."""
+
+    @abstractmethod
+    def label(self, index: int) -> Label | Labels | None:
+        """The label, without reading any pixel."""
+
+    @abstractmethod
+    def encoded(self, index: int) -> bytes:
+        """The image as it is stored, to be compared byte for byte with others."""
+
+    @abstractmethod
+    def sample(self, index: int) -> Sample:
+        """The decoded image with its targets. Raises :class:`vitrail.errors.UnreadableImage`."""
+
+
+@dataclass(frozen=True)
+class Subset(Source):
+    """Some images of another source, in a given order."""
+
+    source: Source
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        return self.source.name(self.indices[index])
+
+    def label(self, index: int) -> Label | Labels | None:
+        return self.source.label(self.indices[index])
+
+    def encoded(self, index: int) -> bytes:
+        return self.source.encoded(self.indices[index])
+
+    def sample(self, index: int) -> Sample:
+        return self.source.sample(self.indices[index])
+
+
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: its class names in the order of their indices, and a source for each split.
+
+    Attributes:
+        name: what a person typed to get it.
+        format: the word for how it is stored (``folder``, ``csv``, ``idx`` …).
+        classes: class names; their order is the order of the model's outputs.
+        splits: ``train`` and, where there are such, ``validation`` and ``test``.
+        many_labels: whether an image may have several labels, or none.
+        channels: 1 if every image is grey, else 3.
+        notes: sentences that a person should read, such as how the splits were made.
+    """
+
+    name: str
+    format: str
+    classes: tuple[str, ...]
+    splits: Mapping[SplitName, Source]
+    many_labels: bool = False
+    channels: int = 3
+    notes: tuple[str, ...] = ()

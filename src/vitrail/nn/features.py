@@ -1,0 +1,27 @@
+"""What a backbone hands to a head: the one seam between models and tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Features:
+    """A backbone's answer for a batch of B inputs. A head reads nothing else of a backbone.
+
+    Attributes:
+        tokens: ``(B, P + N, D)``, the P prefix tokens (class, distillation, registers) first, then the N tokens of the
+            grid in row-major order.
+        prefix: P, the number of prefix tokens.
+        grid: the shape of the N tokens: ``(h, w)`` for an image, ``(t, h, w)`` for video, ``(t,)`` for text.
+        pooled: ``(B, D)``, one vector an input, pooled as the paper of the model pools.
+        maps: feature maps ``(B, C_i, H_i, W_i)`` from fine to coarse; a plain transformer has one.
+    """
+
+    tokens: Tensor
+    prefix: int
+    grid: tuple[int, ...]
+    pooled: Tensor
+    maps: tuple[Tensor, ...]
