@@ -1,0 +1,3 @@
+from vitrail.models.vit.vit import SIZES, Block, Config, ViT
+
+__all__ = ["SIZES", "Block", "Config", "ViT"]

@@ -1,0 +1,39 @@
+"""Attention pooling: one learned query looks at all tokens (the MAP head of Zhai et al. 2022)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.nn.attention import attend, join_heads, split_heads
+from vitrail.nn.mlp import Mlp, init_mlp
+from vitrail.nn.norm import LayerNorm
+
+
+class AttentionPool(nn.Module):
+    """``(B, N, D)`` to ``(B, D)``: cross-attention from a learned probe, then an MLP with a residual connection."""
+
+    def __init__(self, width: int, heads: int, hidden: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.heads = heads
+        self.probe = nn.Parameter(torch.empty(1, 1, width))
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+        self.norm = LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, hidden)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.probe)
+        for matrix in (self.q.weight, *self.kv.weight.detach().chunk(2), self.proj.weight):
+            nn.init.xavier_uniform_(matrix)
+        for linear in (self.q, self.kv, self.proj):
+            nn.init.zeros_(linear.bias)
+        init_mlp(self.mlp)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q = split_heads(self.q(self.probe.expand(len(tokens), -1, -1)), self.heads)
+        k, v = (split_heads(part, self.heads) for part in self.kv(tokens).chunk(2, dim=-1))
+        x = self.proj(join_heads(attend(q, k, v)))
+        return (x + self.mlp(self.norm(x)))[:, 0]
