@@ -1,0 +1,1 @@
+"""Decoders: what turns a backbone's features into an answer."""

@@ -16,7 +16,8 @@ class Features:
             grid in row-major order.
         prefix: P, the number of prefix tokens.
         grid: the shape of the N tokens: ``(h, w)`` for an image, ``(t, h, w)`` for video, ``(t,)`` for text.
-        pooled: ``(B, D)``, one vector an input, pooled as the paper of the model pools.
+        pooled: ``(B, W)``, one vector an input, pooled as the paper of the model pools; W is the backbone's ``width``,
+            which is D but where the paper puts layers between grid and vector (LeNet).
         maps: feature maps ``(B, C_i, H_i, W_i)`` from fine to coarse; a plain transformer has one.
     """
 

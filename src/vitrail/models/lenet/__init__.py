@@ -1,0 +1,5 @@
+"""LeNet-5, the first convolutional network in daily use."""
+
+from vitrail.models.lenet.lenet import SIZES, Config, LeNet
+
+__all__ = ["SIZES", "Config", "LeNet"]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vitrail.errors import SettingError
 from vitrail.nn.attention import Attention, init_attention
+from vitrail.nn.backbone import Backbone
 from vitrail.nn.drop import DropPath, drop_path_rates
 from vitrail.nn.features import Features
 from vitrail.nn.mlp import Mlp, init_mlp
@@ -125,11 +126,13 @@ class Block(nn.Module):
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
-class ViT(nn.Module):
+class ViT(Backbone):
     """Images ``(B, C, H, W)`` float, normalised, to :class:`Features` with one map at the resolution of the patches.
 
     Raises :class:`SettingError` for a shape that cannot be, such as a width that the heads do not divide.
     """
+
+    config: Config
 
     def __init__(self, config: Config) -> None:
         super().__init__()
