@@ -1,0 +1,45 @@
+"""Vitrail: from a folder of images to a vision model that you can trust, look into and ship.
+
+The names below are imported when they are first used, so that ``import vitrail`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitrail.data.dataset import open_dataset
+    from vitrail.models import create
+    from vitrail.recipes.evaluate import Evaluate, evaluate
+    from vitrail.recipes.predict import Predict, predict
+    from vitrail.recipes.train import Train, train
+    from vitrail.weights.load import load
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Evaluate": "vitrail.recipes.evaluate",
+    "Predict": "vitrail.recipes.predict",
+    "Train": "vitrail.recipes.train",
+    "create": "vitrail.models",
+    "evaluate": "vitrail.recipes.evaluate",
+    "load": "vitrail.weights.load",
+    "open_dataset": "vitrail.data.dataset",
+    "predict": "vitrail.recipes.predict",
+    "train": "vitrail.recipes.train",
+}
+
+__all__ = ["Evaluate", "Predict", "Train", "create", "evaluate", "load", "open_dataset", "predict", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'vitrail' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

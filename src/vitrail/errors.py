@@ -1,16 +1,16 @@
 """Every exception that Vitrail raises on purpose.
 
-    VitrailError                 exit status 1: something failed
-    ├── TrainingDiverged         a loss or gradient is no longer finite
-    ├── Interrupted              a signal asked to stop; exit status 128 + the signal's number
-    └── UserError                exit status 2: a mistake that a person can mend; one sentence says how
-        ├── SettingError         a setting that makes no sense, alone or with the others
-        ├── UnknownName          no such model, task, format …; the nearest names are offered
-        ├── DataError            a data set, table or class list that cannot be used
-        │   └── UnreadableImage  one image that cannot be decoded
-        ├── RunError             a run's folder: missing, incomplete, already there, or of a newer version
-        ├── CheckpointError      a file of weights: damaged, unsafe, or of another model
-        └── DiskFull             no room left for what must be written
+VitrailError                 exit status 1: something failed
+├── TrainingDiverged         a loss or gradient is no longer finite
+├── Interrupted              a signal asked to stop; exit status 128 + the signal's number
+└── UserError                exit status 2: a mistake that a person can mend; one sentence says how
+    ├── SettingError         a setting that makes no sense, alone or with the others
+    ├── UnknownName          no such model, task, format …; the nearest names are offered
+    ├── DataError            a data set, table or class list that cannot be used
+    │   └── UnreadableImage  one image that cannot be decoded
+    ├── RunError             a run's folder: missing, incomplete, already there, or of a newer version
+    ├── CheckpointError      a file of weights: damaged, unsafe, or of another model
+    └── DiskFull             no room left for what must be written
 """
 
 from __future__ import annotations

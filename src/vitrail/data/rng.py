@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+# What a decision is about; the numbers keep decisions with equal coordinates apart.
+PURPOSES = {"split": 1, "order": 2, "augment": 3, "mix": 4, "dropout": 5, "scene": 6, "init": 7}
 
-def generator(seed: int, *coordinates: int) -> np.random.Generator:
-    """A fresh generator for one decision, such as the crop of image ``index`` in ``epoch``.
 
-    ``coordinates`` name the decision, e.g. ``(epoch, index)``; all are non-negative. No generator outlives the
+def generator(seed: int, purpose: str, *coordinates: int) -> np.random.Generator:
+    """A fresh generator for one decision, such as ``(seed, "augment", epoch, index)``.
+
+    ``purpose`` is one of :data:`PURPOSES`, ``seed`` and ``coordinates`` are non-negative. No generator outlives its
     decision, so nothing depends on what was drawn before, or on which worker draws.
     """
-    return np.random.default_rng((seed, *coordinates))
+    return np.random.default_rng((seed, PURPOSES[purpose], *coordinates))
+
+
+def torch_seed(seed: int, purpose: str, *coordinates: int) -> int:
+    """A seed for ``torch.manual_seed`` from the same coordinates."""
+    return int(generator(seed, purpose, *coordinates).integers(2**63))

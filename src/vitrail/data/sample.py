@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from vitrail.errors import UnreadableImage
 
 Image = NDArray[np.uint8]  # (H, W, C), C = 1 (grey) or 3 (RGB)
 
@@ -30,7 +33,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes ``(n, 4)`` float32 as x0, y0, x1, y1 in pixels (right and bottom edge exclusive), classes ``(n,)`` int64."""
+    """Boxes ``(n, 4)`` float32 as x0, y0, x1, y1 in pixels (right and bottom edge exclusive); classes ``(n,)``."""
 
     xyxy: NDArray[np.float32]
     classes: NDArray[np.int64]
@@ -53,9 +56,14 @@ class SemanticMap:
 
 @dataclass(frozen=True)
 class Points:
-    """K key points for each of n instances: ``(n, K, 3)`` float32 as x, y in pixels and 1 if visible else 0."""
+    """K key points for each of n instances: ``(n, K, 3)`` float32 as x, y in pixels and 1 if visible else 0.
+
+    ``mirror`` is the order of the K points in a mirrored image, where left and right have changed their names; empty
+    if no point has a side.
+    """
 
     xyv: NDArray[np.float32]
+    mirror: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class Batch:
         labels: ``(B, K)`` float32: one-hot, mixed by Mixup or CutMix, or multi-hot; None without labels.
         boxes, masks, semantic, points, captions: one entry an image, empty where the data has none.
         step: the number of this batch; with the seed it determines every byte of it.
-        unreadable: names of the images that could not be decoded while this batch was made.
+        unreadable: what could not be decoded while this batch was made.
     """
 
     images: Tensor
@@ -101,10 +109,18 @@ class Batch:
     points: tuple[Points, ...] = ()
     captions: tuple[Caption, ...] = ()
     step: int = 0
-    unreadable: tuple[str, ...] = field(default=())
+    unreadable: tuple[UnreadableImage, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def split(self, parts: int) -> Iterator[Batch]:
+        """At most ``parts`` batches of about equal size that make up this one; only images and labels go along."""
+        rows = -(-len(self) // parts)
+        for first in range(0, len(self), rows):
+            here = slice(first, first + rows)
+            labels = None if self.labels is None else self.labels[here]
+            yield Batch(self.images[here], self.names[here], labels, step=self.step)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``."""

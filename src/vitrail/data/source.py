@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vitrail.data.sample import Label, Labels, Sample
@@ -59,6 +59,37 @@ class Subset(Source):
         return self.source.sample(self.indices[index])
 
 
+@dataclass(frozen=True)
+class Relabelled(Source):
+    """Another source whose class i is called ``indices[i]`` here."""
+
+    source: Source
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def label(self, index: int) -> Label | Labels | None:
+        return self._renamed(self.source.label(index))
+
+    def encoded(self, index: int) -> bytes:
+        return self.source.encoded(index)
+
+    def sample(self, index: int) -> Sample:
+        sample = self.source.sample(index)
+        return replace(sample, label=self._renamed(sample.label))
+
+    def _renamed(self, label: Label | Labels | None) -> Label | Labels | None:
+        if isinstance(label, Label):
+            return Label(self.indices[label.index])
+        if isinstance(label, Labels):
+            return Labels(tuple(sorted(self.indices[k] for k in label.indices)))
+        return None
+
+
 SplitName = Literal["train", "validation", "test"]
 
 
@@ -81,5 +112,5 @@ class Dataset:
     classes: tuple[str, ...]
     splits: Mapping[SplitName, Source]
     many_labels: bool = False
-    channels: int = 3
+    channels: Literal[1, 3] = 3
     notes: tuple[str, ...] = ()

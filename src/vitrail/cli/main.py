@@ -1,0 +1,111 @@
+"""The command line: a word chooses a recipe, the recipe's dataclass becomes the flags."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from vitrail import __version__
+from vitrail.errors import UnknownName, VitrailError
+
+
+class Command(NamedTuple):
+    """A command: where its settings and its function are, and what it does in a few words."""
+
+    module: str
+    settings: str
+    function: str
+    what: str
+
+
+COMMANDS = {
+    "demo": Command(
+        "vitrail.recipes.demo", "Demo", "demo", "train, evaluate and explain on built-in data, in a minute"
+    ),
+    "train": Command("vitrail.recipes.train", "Train", "train", "train a model on your images, or go on with a run"),
+    "evaluate": Command("vitrail.recipes.evaluate", "Evaluate", "evaluate", "accuracy, each class, calibration, plots"),
+    "predict": Command("vitrail.recipes.predict", "Predict", "predict", "labels and scores for images"),
+    "explain": Command("vitrail.recipes.explain", "Explain", "explain", "where the model looked, as a picture"),
+    "models": Command("vitrail.recipes.models", "Models", "list_models", "which models there are"),
+    "info": Command("vitrail.recipes.info", "Info", "info", "what a model, a run or a data set is"),
+    "prove": Command("vitrail.proofs.prove", "Prove", "prove", "show that a system works, against a strong baseline"),
+}
+
+# What a command's answer means for the exit status, where it is not always 0.
+STATUS: dict[str, Callable[[Any], int]] = {
+    "predict": lambda answers: 2 if all(answer["error"] for answer in answers) else 0,
+    "prove": lambda proofs: 0 if all(proof["passed"] is not False for proof in proofs) else 1,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and leave with its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        status = dispatch([word for word in words if word != "--debug"])
+    except VitrailError as error:
+        if debug:
+            raise
+        print(f"vitrail: {error}", file=sys.stderr)
+        status = error.exit_status
+    except KeyboardInterrupt:
+        print("vitrail: interrupted.", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)
+
+
+def dispatch(words: list[str]) -> int:
+    """Find the command that the first word names and run it; returns the exit status."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        print(f"vitrail {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        raise UnknownName("command", words[0], COMMANDS)
+    return run(words[0], words[1:])
+
+
+def run(word: str, flags: list[str]) -> int:
+    """Parse the flags of one command, call its function, print its answer if it is to be JSON."""
+    import tyro
+
+    command = COMMANDS[word]
+    module = importlib.import_module(command.module)
+    settings = tyro.cli(
+        getattr(module, command.settings),
+        prog=f"vitrail {word}",
+        args=flags,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+    answer = getattr(module, command.function)(settings)
+    if settings.json and os.environ.get("RANK", "0") == "0":
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
+    return STATUS.get(word, lambda _: 0)(answer)
+
+
+def overview() -> str:
+    """What ``vitrail --help`` prints; nothing is imported for it."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {word:{width}}  {command.what}" for word, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: vitrail COMMAND ...",
+            "",
+            "From a folder of images to a vision model that you can trust, look into and ship.",
+            "",
+            *lines,
+            "",
+            "`vitrail COMMAND --help` shows its flags and examples; --debug shows where an error came from.",
+            "Begin with `vitrail demo`, or `vitrail train FOLDER`, where FOLDER has a folder of images for each class.",
+        ]
+    )

@@ -1,0 +1,218 @@
+"""Random changes that leave an image what it is: crop, flip, colour jitter, RandAugment, random erasing.
+
+Everything works on uint8, mostly in Pillow, and every change of place is a :class:`Geometry`, so that boxes, masks and
+points move along.
+
+Two rules keep tiny images (shorter side under ``TINY`` pixels, such as digits) what they are. A crop or a wide shift
+would cut off what there is to see, so they are shifted by up to an eighth instead, as He et al. (2016, section 4.2) do
+with CIFAR's 32 pixels. And tiny grey ones, mostly characters, are never mirrored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import PIL.Image
+from PIL import ImageEnhance, ImageOps
+
+from vitrail.data.geometry import Geometry, Interpolation, Size, from_pillow, move, to_pillow, warp
+from vitrail.data.preprocess import Preprocess, with_channels
+from vitrail.data.sample import Image, Sample
+from vitrail.errors import SettingError
+
+TINY = 64
+SHIFT = 1 / 8  # of the frame's side, for tiny images
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What chance may do to an image; the defaults do nothing.
+
+    Attributes:
+        crop_scale: smallest and largest share of the image's area that a crop keeps; None for the plain preprocessing.
+        crop_ratio: smallest and largest width over height of a crop, relative to that of the result.
+        flip: probability of mirroring left and right.
+        jitter: brightness, contrast and saturation are each multiplied by a factor in 1 - jitter ... 1 + jitter.
+        randaugment: how many operations of RandAugment (Cubuk et al. 2020) are drawn; 0 for none.
+        magnitude, magnitude_std: mean and deviation of their strength, of 10.
+        erase: probability that a rectangle becomes noise (Zhong et al. 2020).
+
+    Raises :class:`SettingError` when these make no sense.
+    """
+
+    crop_scale: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.0
+    jitter: float = 0.0
+    randaugment: int = 0
+    magnitude: float = 9.0
+    magnitude_std: float = 0.5
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise SettingError(
+                f"the crop scale must be two rising shares of the area in 0 ... 1, not {self.crop_scale}."
+            )
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise SettingError(f"the crop ratio must be two rising numbers above 0, not {self.crop_ratio}.")
+        for name in ("flip", "jitter", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingError(f"{name} must be in 0 ... 1, not {getattr(self, name)}.")
+        if self.randaugment < 0 or not 0 <= self.magnitude <= 10 or self.magnitude_std < 0:
+            raise SettingError(
+                "RandAugment needs a number of operations, a magnitude in 0 ... 10 and a deviation >= 0."
+            )
+
+
+PRESETS: dict[str, Augment] = {
+    "none": Augment(),
+    "light": Augment(crop_scale=(0.35, 1.0), flip=0.5, jitter=0.2),
+    # as DeiT (Touvron et al. 2021, table 9)
+    "strong": Augment(crop_scale=(0.08, 1.0), flip=0.5, jitter=0.3, randaugment=2, erase=0.25),
+}
+
+# RandAugment's operations. The magnitude is in -1 ... 1; its sign means something only where there are two directions.
+# The strengths are those of timm's "increasing" set, which DeiT uses; but one bit at least survives posterising.
+# On a grey image "saturation" does nothing.
+COLOUR: dict[str, Callable[[PIL.Image.Image, float], PIL.Image.Image]] = {
+    "autocontrast": lambda image, m: ImageOps.autocontrast(image),
+    "equalize": lambda image, m: ImageOps.equalize(image),
+    "invert": lambda image, m: ImageOps.invert(image),
+    "posterize": lambda image, m: ImageOps.posterize(image, max(1, 4 - int(4 * abs(m)))),
+    "solarize": lambda image, m: ImageOps.solarize(image, 256 - int(256 * abs(m))),
+    "solarize_add": lambda image, m: _add_to_dark(image, int(110 * abs(m))),
+    "saturation": lambda image, m: ImageEnhance.Color(image).enhance(1 + 0.9 * m),
+    "contrast": lambda image, m: ImageEnhance.Contrast(image).enhance(1 + 0.9 * m),
+    "brightness": lambda image, m: ImageEnhance.Brightness(image).enhance(1 + 0.9 * m),
+    "sharpness": lambda image, m: ImageEnhance.Sharpness(image).enhance(1 + 0.9 * m),
+}
+GEOMETRIC: dict[str, Callable[[Size, float], Geometry]] = {
+    "rotate": lambda size, m: Geometry.rotate(size, 30 * m),
+    "shear_x": lambda size, m: Geometry.shear(size, 0.3 * m, 0),
+    "shear_y": lambda size, m: Geometry.shear(size, 0, 0.3 * m),
+    "translate_x": lambda size, m: Geometry.translate(size, 0.45 * m * size[1], 0),
+    "translate_y": lambda size, m: Geometry.translate(size, 0, 0.45 * m * size[0]),
+}
+OPERATIONS = (*COLOUR, *GEOMETRIC)
+TINY_OPERATIONS = tuple(name for name in OPERATIONS if name not in ("translate_x", "translate_y"))
+
+
+def augment(sample: Sample, settings: Augment, preprocess: Preprocess, rng: np.random.Generator) -> Sample:
+    """A random variant of the sample: image uint8 at ``preprocess``'s size and channels, targets moved along.
+
+    What is drawn from ``rng``, and in which order, depends on the settings and the image's shape only. With
+    ``PRESETS["none"]`` the result is that of ``preprocess.apply``, whatever is drawn.
+    """
+    tiny = min(sample.image.shape[:2]) < TINY
+    sample = _crop_and_flip(sample, tiny, settings, preprocess, rng)
+    sample = replace(sample, image=_jitter(sample.image, settings.jitter, rng))
+    for operation, magnitude in _draw_operations(TINY_OPERATIONS if tiny else OPERATIONS, settings, rng):
+        if operation in COLOUR:
+            sample = replace(sample, image=from_pillow(COLOUR[operation](to_pillow(sample.image), magnitude)))
+        else:
+            sample = _warp(sample, GEOMETRIC[operation](preprocess.size, magnitude), preprocess.interpolation)
+    if rng.random() < settings.erase:
+        sample = replace(sample, image=_erase(sample.image, rng))
+    return sample
+
+
+def _crop_and_flip(
+    sample: Sample, tiny: bool, settings: Augment, preprocess: Preprocess, rng: np.random.Generator
+) -> Sample:
+    height, width, channels = sample.image.shape
+    if settings.crop_scale is None or tiny:
+        sample, _ = preprocess.apply(sample)
+    else:
+        box = _draw_crop((height, width), preprocess.size, settings.crop_scale, settings.crop_ratio, rng)
+        geometry = Geometry.crop_resize((height, width), box, preprocess.size)
+        image = with_channels(sample.image, preprocess.channels)
+        sample = move(sample, warp(image, geometry, preprocess.interpolation, preprocess.fill), geometry)
+    if settings.crop_scale is not None and tiny:
+        sample = _warp(sample, _draw_shift(preprocess.size, rng), preprocess.interpolation)
+    if rng.random() < settings.flip and not (tiny and channels == 1):
+        sample = _warp(sample, Geometry.flip(preprocess.size), preprocess.interpolation)
+    return sample
+
+
+def _warp(sample: Sample, step: Geometry, interpolation: Interpolation) -> Sample:
+    """Warp the image and move its targets, step by step, for what has left the image once does not come back.
+
+    What comes into view takes the mean colour of the image's border, to be least seen.
+    """
+    image = sample.image
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    colour = tuple(int(value) for value in border.mean(axis=0).round())
+    return move(sample, warp(image, step, interpolation, colour), step)
+
+
+def _draw_crop(
+    source: Size,
+    size: Size,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[float, float, float, float]:
+    """A box of random area and proportions inside the source (Szegedy et al. 2015, section 6).
+
+    The proportions always hold; where the area asked for does not fit with them, the largest that does is taken.
+    """
+    H, W = source
+    area = rng.uniform(*scale) * H * W
+    proportion = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]))) * size[1] / size[0]
+    width, height = math.sqrt(area * proportion), math.sqrt(area / proportion)
+    fit = min(1.0, W / width, H / height)
+    width, height = width * fit, height * fit
+    x0, y0 = rng.random() * (W - width), rng.random() * (H - height)
+    return x0, y0, x0 + width, y0 + height
+
+
+def _draw_shift(size: Size, rng: np.random.Generator) -> Geometry:
+    """By whole pixels, so that nothing blurs."""
+    y, x = (int(rng.integers(-int(side * SHIFT), int(side * SHIFT), endpoint=True)) for side in size)
+    return Geometry.translate(size, x, y)
+
+
+def _jitter(image: Image, amount: float, rng: np.random.Generator) -> Image:
+    brightness, contrast, saturation = rng.uniform(1 - amount, 1 + amount, 3)
+    if amount == 0:
+        return image
+    picture = ImageEnhance.Brightness(to_pillow(image)).enhance(brightness)
+    picture = ImageEnhance.Contrast(picture).enhance(contrast)
+    return from_pillow(ImageEnhance.Color(picture).enhance(saturation))
+
+
+def _draw_operations(
+    operations: tuple[str, ...], settings: Augment, rng: np.random.Generator
+) -> list[tuple[str, float]]:
+    """Operations and their signed magnitude in -1 ... 1; as in timm, one that is drawn takes place every other time."""
+    drawn = []
+    for _ in range(settings.randaugment):
+        operation = operations[rng.integers(len(operations))]
+        magnitude = np.clip(rng.normal(settings.magnitude, settings.magnitude_std), 0, 10) / 10
+        sign, takes_place = rng.random(2) < 0.5
+        if takes_place:
+            drawn.append((operation, float(-magnitude if sign else magnitude)))
+    return drawn
+
+
+def _add_to_dark(image: PIL.Image.Image, amount: int) -> PIL.Image.Image:
+    """Brighten the pixels of the darker half."""
+    table = [min(255, value + amount) if value < 128 else value for value in range(256)]
+    return image.point(table * len(image.getbands()))
+
+
+def _erase(image: Image, rng: np.random.Generator) -> Image:
+    """Fill a random rectangle with noise (Zhong et al. 2020, algorithm 1; 2 % to a third of the area, as in timm)."""
+    H, W, C = image.shape
+    area = rng.uniform(0.02, 1 / 3) * H * W
+    proportion = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+    height = min(H, max(1, round(math.sqrt(area / proportion))))
+    width = min(W, max(1, round(math.sqrt(area * proportion))))
+    top, left = rng.integers(H - height, endpoint=True), rng.integers(W - width, endpoint=True)
+    erased = image.copy()
+    erased[top : top + height, left : left + width] = rng.integers(0, 256, (height, width, C), dtype=np.uint8)
+    return erased

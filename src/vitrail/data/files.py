@@ -1,0 +1,37 @@
+"""Images by their paths, without labels: what a person gives to `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitrail.data.read import decode
+from vitrail.data.sample import Sample
+from vitrail.data.source import Source
+
+
+@dataclass(frozen=True)
+class Files(Source):
+    """Files or, under a name of their own, the bytes of images."""
+
+    items: Sequence[Path | tuple[str, bytes]]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def name(self, index: int) -> str:
+        item = self.items[index]
+        return item[0] if isinstance(item, tuple) else str(item)
+
+    def label(self, index: int) -> None:
+        return None
+
+    def encoded(self, index: int) -> bytes:
+        item = self.items[index]
+        return item[1] if isinstance(item, tuple) else item.read_bytes()
+
+    def sample(self, index: int) -> Sample:
+        item = self.items[index]
+        name = self.name(index)
+        return Sample(decode(item[1] if isinstance(item, tuple) else item, name), name)

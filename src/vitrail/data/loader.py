@@ -1,0 +1,231 @@
+"""Batches as a pure function: the n-th is determined by (seed, n), whoever makes it and whatever was made before."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from vitrail.console import say
+from vitrail.data.augment import Augment, augment
+from vitrail.data.mix import Mix, mix
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.rng import generator
+from vitrail.data.sample import Batch, Label, Labels, Sample
+from vitrail.data.source import Source
+from vitrail.errors import DataError, SettingError, UnreadableImage
+
+MAX_UNREADABLE = 0.1  # the share of a split that may be unreadable before work on it stops
+
+
+@dataclass(frozen=True)
+class TrainingBatches(TorchDataset[Batch]):
+    """Endless shuffled, augmented batches of a source; ``batches[n]`` for any n ≥ 0.
+
+    Every epoch is a fresh order of the whole source, of which the last incomplete batch is left out. With several
+    processes each makes its own rows (``rank`` of ``world``) of the same global batch.
+
+    Args:
+        source: the images.
+        classes: K, the number of classes.
+        preprocess: size, interpolation and channels of the result.
+        augment: what chance may do to an image.
+        mix: what chance may do to a pair of images.
+        batch_size: B, the number of images of the global batch.
+        balance: draw each class equally often, with replacement, instead of each image once.
+        seed: with n, determines batch n.
+        rank, world: which equal part of each batch this process makes.
+    """
+
+    source: Source
+    classes: int
+    preprocess: Preprocess
+    augment: Augment
+    mix: Mix
+    batch_size: int
+    balance: bool = False
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % (2 * self.world) and self.world > 1:
+            raise SettingError(f"the batch size {self.batch_size} does not divide into {self.world} equal, even parts.")
+        if self.batch_size > len(self.source):
+            raise SettingError(
+                f"the batch size {self.batch_size} is larger than the {len(self.source)} images there are."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.source) // self.batch_size
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, position = divmod(step, self.steps_per_epoch)
+        rows = self.batch_size // self.world
+        first = position * self.batch_size + self.rank * rows
+        unreadable: list[UnreadableImage] = []
+        samples = [self._sample(int(index), epoch, unreadable) for index in self._order(epoch)[first : first + rows]]
+        images, labels = stack(samples, self.classes)
+        if labels is not None:
+            images, labels = mix(images, labels, self.mix, self.seed, step, self.rank * rows)
+        return as_batch(samples, images, labels, step, unreadable)
+
+    def _sample(self, index: int, epoch: int, unreadable: list[UnreadableImage]) -> Sample:
+        sample = next_readable(self.source, index, unreadable)
+        rng = generator(self.seed, "augment", epoch, index)
+        return augment(sample, self.augment, self.preprocess, rng)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        rng = generator(self.seed, "order", epoch)
+        if self.balance:
+            return rng.choice(len(self.source), size=len(self.source), p=balancing_weights(self.source, self.classes))
+        return rng.permutation(len(self.source))
+
+
+@dataclass(frozen=True)
+class EvaluationBatches(TorchDataset[tuple[Batch, list[int]]]):
+    """Every image of a source once, as the model's preprocessing shows it, in order; unreadable ones are left out.
+
+    ``batches[n]`` is a batch together with the numbers of its images in the source. With several processes each
+    sees every ``world``-th image.
+    """
+
+    source: Source
+    classes: int
+    preprocess: Preprocess
+    batch_size: int
+    rank: int = 0
+    world: int = 1
+
+    def __len__(self) -> int:
+        return -(-len(range(self.rank, len(self.source), self.world)) // self.batch_size)
+
+    def __getitem__(self, step: int) -> tuple[Batch, list[int]]:
+        mine = range(self.rank, len(self.source), self.world)[step * self.batch_size : (step + 1) * self.batch_size]
+        samples, numbers = [], []
+        unreadable: list[UnreadableImage] = []
+        for index in mine:
+            try:
+                samples.append(self.preprocess.apply(self.source.sample(index))[0])
+                numbers.append(index)
+            except UnreadableImage as error:
+                unreadable.append(error)
+        if not samples:
+            empty = torch.empty(0, self.preprocess.channels, *self.preprocess.size, dtype=torch.uint8)
+            return Batch(empty, (), torch.empty(0, self.classes), step=step, unreadable=tuple(unreadable)), []
+        images, labels = stack(samples, self.classes)
+        return as_batch(samples, images, labels, step, unreadable), numbers
+
+
+def next_readable(source: Source, index: int, unreadable: list[UnreadableImage]) -> Sample:
+    """The sample at ``index``, or the first readable one after it; what could not be read is added to the list."""
+    for offset in range(min(len(source), 100)):
+        try:
+            return source.sample((index + offset) % len(source))
+        except UnreadableImage as error:
+            unreadable.append(error)
+    raise DataError(f"a hundred images in a row cannot be read; the first: {unreadable[0]}")
+
+
+def balancing_weights(source: Source, classes: int) -> NDArray[np.float64]:
+    """For each image the chance that makes every class equally likely; an image of many labels has its rarest one's."""
+    indices = [_indices(source.label(i)) for i in range(len(source))]
+    counts = np.bincount([k for ks in indices for k in ks], minlength=classes)
+    weights = np.array([max((1 / counts[k] for k in ks), default=1 / len(source)) for ks in indices])
+    return weights / weights.sum()
+
+
+def stack(samples: Sequence[Sample], classes: int) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    """Images ``(B, H, W, C)`` uint8 and labels ``(B, K)`` float32, one-hot or multi-hot; None where there are none."""
+    images = np.stack([sample.image for sample in samples])
+    if any(sample.label is None for sample in samples):
+        return images, None
+    labels = np.zeros((len(samples), classes), dtype=np.float32)
+    for row, sample in zip(labels, samples, strict=True):
+        row[list(_indices(sample.label))] = 1
+    return images, labels
+
+
+def as_batch(
+    samples: Sequence[Sample],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.float32] | None,
+    step: int,
+    unreadable: Sequence[UnreadableImage],
+) -> Batch:
+    """The batch as tensors; images become ``(B, C, H, W)`` without a copy (channels-last in memory)."""
+    return Batch(
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        names=tuple(sample.name for sample in samples),
+        labels=None if labels is None else torch.from_numpy(labels),
+        boxes=tuple(sample.boxes for sample in samples if sample.boxes is not None),
+        masks=tuple(sample.masks for sample in samples if sample.masks is not None),
+        semantic=tuple(sample.semantic for sample in samples if sample.semantic is not None),
+        points=tuple(sample.points for sample in samples if sample.points is not None),
+        captions=tuple(sample.caption for sample in samples if sample.caption is not None),
+        step=step,
+        unreadable=tuple(unreadable),
+    )
+
+
+class UnreadableImages:
+    """Names each unreadable image once, and stops the work when there are too many of them."""
+
+    def __init__(self, images: int, max_share: float = MAX_UNREADABLE) -> None:
+        self.limit = max_share * images
+        self.images = images
+        self.seen: set[str] = set()
+
+    def note(self, errors: Sequence[UnreadableImage]) -> None:
+        """Raises :class:`DataError` once more than the allowed share of all images was unreadable."""
+        for error in errors:
+            if error.name not in self.seen:
+                self.seen.add(error.name)
+                say(f"left out: {error}")
+        if len(self.seen) > self.limit:
+            raise DataError(
+                f"{len(self.seen)} of {self.images} images cannot be read, more than --max-unreadable allows; "
+                f"mend or remove them, or allow a larger share (the last: {errors[-1]})."
+            )
+
+
+def load_batches(batches: TorchDataset, start: int, stop: int, workers: int) -> Iterator:
+    """``batches[start]`` to ``batches[stop - 1]``, made ahead by worker processes (0: by this one)."""
+    return iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_quiet_worker if workers else None,
+            generator=torch.Generator(),  # not the global one: drawing from it would disturb dropout
+        )
+    )
+
+
+def default_workers(images: int) -> int:
+    """Workers that keep the processor busy without crowding it; none for data that is read in no time."""
+    if images < 2000:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // 2))
+
+
+def _quiet_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides what to do
+    torch.set_num_threads(1)
+
+
+def _indices(label: Label | Labels | None) -> tuple[int, ...]:
+    if label is None:
+        return ()
+    return (label.index,) if isinstance(label, Label) else label.indices

@@ -1,0 +1,82 @@
+"""Prove: run the proofs that each system works, and compare each with its bar and its baseline."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from vitrail.console import say
+from vitrail.errors import UnknownName
+from vitrail.proofs import lenet, resume, vit
+from vitrail.proofs.proof import Proof
+
+PROOFS: dict[str, Callable[[Path | None, Path], Proof]] = {
+    "lenet": lenet.prove,
+    "vit": vit.prove,
+    "resume": resume.prove,
+}
+
+
+@dataclass(frozen=True)
+class Prove:
+    """Show that each system works: train it on real data within minutes and compare with a strong baseline.
+
+    Examples:
+      vitrail prove
+      vitrail prove lenet vit --data ~/datasets
+    """
+
+    names: Positional[tuple[str, ...]] = ()
+    """Which proofs; left out: all of them."""
+    data: Path | None = None
+    """Folder with the data sets; left out: $VITRAIL_DATA, else they are fetched from the Hugging Face Hub."""
+    out: Path | None = None
+    """Keep the runs here; left out: they are thrown away."""
+    json: bool = False
+    """Print one JSON document: a list of {"name", "measured", "baseline", "bar", "better", "passed", "seconds"}."""
+
+
+def prove(settings: Prove) -> list[dict[str, Any]]:
+    """Run the proofs one after the other; the figures of each as a dictionary."""
+    for name in settings.names:
+        if name not in PROOFS:
+            raise UnknownName("proof", name, PROOFS)
+    answers = []
+    with tempfile.TemporaryDirectory(prefix="vitrail-") as temporary:
+        for name in settings.names or PROOFS:
+            proof = PROOFS[name](settings.data, (settings.out or Path(temporary)) / name)
+            say(in_words(proof))
+            answers.append({**asdict(proof), "passed": proof.passed})
+    if not settings.json:
+        Console().print(as_table(answers))
+    return answers
+
+
+def in_words(proof: Proof) -> str:
+    """The outcome as one line."""
+    if proof.measured is None:
+        return f"{proof.name}: skipped, {proof.reason}"
+    return (
+        f"{proof.name}: {'passed' if proof.passed else 'FAILED'}, {proof.what} {proof.measured:.4g} "
+        f"(bar {proof.bar:.4g}, baseline {proof.baseline:.4g}) in {proof.seconds:.0f} s"
+    )
+
+
+def as_table(answers: list[dict[str, Any]]) -> Table:
+    """Measured, bar, baseline and seconds of each proof."""
+    table = Table("proof", "what", box=None, header_style="bold", pad_edge=False)
+    for column in ("measured", "bar", "baseline", "seconds"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for answer in answers:
+        figures = ("-" if answer[key] is None else f"{answer[key]:.4g}" for key in ("measured", "bar", "baseline"))
+        verdict = {True: "passed", False: "[red]FAILED[/]", None: f"skipped: {answer['reason']}"}[answer["passed"]]
+        table.add_row(answer["name"], answer["what"], *figures, f"{answer['seconds']:.0f}", verdict)
+    return table

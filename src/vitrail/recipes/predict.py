@@ -1,0 +1,124 @@
+"""Predict: labels and scores for files, folders, patterns, or what comes from standard input."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tyro.conf import Positional
+
+from vitrail.data.files import Files
+from vitrail.data.loader import EvaluationBatches, default_workers, load_batches
+from vitrail.data.read import is_image
+from vitrail.errors import DataError
+from vitrail.tasks import Classification
+from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
+from vitrail.weights.load import load
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Say what is in images: the most probable labels with their scores.
+
+    Examples:
+      vitrail predict runs/clothing shirt.jpg
+      vitrail predict runs/clothing photos/ 'more/*.png' --json
+      find . -name '*.jpg' | vitrail predict runs/clothing -
+    """
+
+    run: Positional[Path]
+    """The run's folder."""
+    images: Positional[tuple[str, ...]]
+    """Files, folders, patterns; or - for an image, or a list of paths, on standard input."""
+    top: int = 5
+    """How many labels to give for each image."""
+    batch_size: int = 32
+    """Images computed at once; changes the speed only."""
+    workers: int | None = None
+    """Processes that read images; left out: chosen for the machine."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto for the best there is."""
+    precision: Precision = "auto"
+    """Format of matrix products; auto is bfloat16 where the machine has it."""
+    json: bool = False
+    """Print one JSON document: a list of {"image", "predictions": [{"label", "score"}], "error"}."""
+
+
+def predict(settings: Predict) -> list[dict[str, Any]]:
+    """Predictions in the order of the images; a broken image has its ``error``, and no predictions."""
+    task = load(settings.run)
+    assert isinstance(task, Classification)
+    files = Files(find_images(settings.images))
+    device = choose_device(settings.device)
+    dtype = choose_precision(device, settings.precision)
+    answers = []
+    for answer in _answers(task.to(device), files, settings, device, dtype):
+        answers.append(answer)
+        if not settings.json:
+            print(_line(answer), flush=True)
+    return answers
+
+
+def find_images(words: Sequence[str]) -> list[Path | tuple[str, bytes]]:
+    """The images that words of the command line stand for. Raises :class:`DataError` for a word without any."""
+    found: list[Path | tuple[str, bytes]] = []
+    for word in words:
+        here = list(_images_of(word))
+        if not here:
+            raise DataError(f"there is no image at '{word}'; give files, folders or patterns such as 'photos/*.jpg'.")
+        found += here
+    if not found:
+        raise DataError("no image was given; give files, folders or patterns such as 'photos/*.jpg'.")
+    return found
+
+
+def _images_of(word: str) -> Iterator[Path | tuple[str, bytes]]:
+    path = Path(word)
+    if word == "-":
+        yield from _standard_input(sys.stdin.buffer.read())
+    elif path.is_dir():
+        yield from (file for file in sorted(path.rglob("*")) if is_image(file.name) and file.is_file())
+    elif path.exists() or not glob.has_magic(word):
+        yield path
+    else:
+        yield from (Path(match) for match in sorted(glob.glob(word, recursive=True)))  # noqa: PTH207 - may be absolute
+
+
+def _standard_input(data: bytes) -> Iterator[Path | tuple[str, bytes]]:
+    """A list of paths, one a line, or the bytes of one image: no image format is valid UTF-8 text."""
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError:
+        yield "-", data
+        return
+    yield from (Path(line) for line in lines if line.strip())
+
+
+def _answers(
+    task: Classification, files: Files, settings: Predict, device: torch.device, dtype: torch.dtype
+) -> Iterator[dict[str, Any]]:
+    batches = EvaluationBatches(files, len(task.classes), task.preprocess, settings.batch_size)
+    workers = default_workers(len(files)) if settings.workers is None else settings.workers
+    for step, (batch, numbers) in enumerate(load_batches(batches, 0, len(batches), workers)):
+        predictions = {}
+        if len(batch):
+            with torch.inference_mode(), products_in(dtype, device):
+                logits = task(batch.to(device).images)
+            predictions = dict(zip(numbers, task.decode(logits, settings.top), strict=True))
+        reasons = {error.name: error.reason for error in batch.unreadable}
+        first = step * settings.batch_size
+        for number in range(first, min(first + settings.batch_size, len(files))):
+            name = files.name(number)
+            scored = [asdict(prediction) for prediction in predictions.get(number, ())]
+            yield {"image": name, "predictions": scored, "error": None if scored else reasons[name]}
+
+
+def _line(answer: dict[str, Any]) -> str:
+    if answer["error"]:
+        return f"{answer['image']}: cannot be read: {answer['error']}"
+    return f"{answer['image']}: " + ", ".join(f"{p['label']} {p['score']:.1%}" for p in answer["predictions"])

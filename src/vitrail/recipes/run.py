@@ -1,0 +1,84 @@
+"""A run's folder: `run.json` tells how it came about; model, metrics, plots and the state to resume lie beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vitrail
+from vitrail import atomic
+from vitrail.data.source import Dataset
+from vitrail.errors import RunError
+from vitrail.train import distributed
+
+FORMAT = 1  # of run.json; a greater number than this is a newer version's
+RECORD = "run.json"
+
+
+def start(folder: Path, record: dict[str, Any], *, overwrite: bool) -> None:
+    """Make the folder with its `run.json`. Raises :class:`RunError` if a run is there and is not to be overwritten."""
+    refuse_existing(folder, overwrite)
+    if distributed.rank() == 0:
+        if folder.exists():
+            shutil.rmtree(folder)
+        write(folder, {"format": FORMAT, "command": sys.argv, **record, "versions": versions()})
+    distributed.barrier()
+
+
+def refuse_existing(folder: Path, overwrite: bool) -> None:
+    """Raises :class:`RunError` if the folder holds something, unless it is a run that may be overwritten."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / RECORD).is_file():
+        raise RunError(f"{folder} exists and is not a run of Vitrail; choose another --out.")
+    if not overwrite:
+        raise RunError(f"{folder} already holds a run; go on with --resume {folder}, replace it with --overwrite, or "
+                       "choose another --out.")  # fmt: skip
+
+
+def write(folder: Path, record: dict[str, Any]) -> None:
+    """Replace `run.json`."""
+    atomic.write_text(folder / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """`run.json` of a run. Raises :class:`RunError` if the folder is missing, incomplete, or of a newer version."""
+    if not folder.is_dir():
+        raise RunError(f"there is no run folder {folder}; give the --out folder of a training run.")
+    if not (folder / RECORD).is_file():
+        raise RunError(f"{folder} is not a run of Vitrail: it has no {RECORD}; start one with `vitrail train DATA`.")
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        version = int(record["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder / RECORD} is damaged ({error}); start again with --overwrite.") from error
+    if version > FORMAT:
+        raise RunError(f"{folder} was written by a newer Vitrail; update with `pip install --upgrade vitrail`.")
+    return record
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """A hash of every image's name and label in every split: another value means other data."""
+    digest = hashlib.blake2b(repr(dataset.classes).encode(), digest_size=16)
+    for split, source in dataset.splits.items():
+        digest.update(f"\n{split} {len(source)}".encode())
+        for index in range(len(source)):
+            digest.update(f"\n{source.name(index)} {source.label(index)}".encode())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What computed: interpreter, libraries, machine."""
+    return {
+        "vitrail": vitrail.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,200 @@
+"""The training loop: it trains anything with ``loss(batch)``, on one process or many, and can be killed at any time.
+
+What makes resuming exact is not here but in what it is given: batch n and the dropout of step n depend on (seed, n)
+alone, so the loop's whole memory is weights, optimizer, averages and a few numbers (`checkpoint.State`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.console import progress
+from vitrail.data.rng import torch_seed
+from vitrail.data.sample import Batch
+from vitrail.errors import Interrupted, TrainingDiverged
+from vitrail.train import checkpoint, distributed
+from vitrail.train.checkpoint import State
+from vitrail.train.ema import Ema
+from vitrail.train.log import MetricsLog
+from vitrail.train.optim import OptimizerName, build_optimizer, set_learning_rate
+from vitrail.train.precision import products_in
+from vitrail.train.schedule import warmup_cosine
+from vitrail.train.stop import stop_requests
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train; nothing is left to be guessed.
+
+    Attributes:
+        steps, steps_per_epoch: optimizer steps in all and in an epoch; each epoch ends with a validation.
+        learning_rate: at its peak, for the last layer.
+        warmup: steps until the peak.
+        layer_decay: factor of the learning rate from each layer to the one below.
+        clip: largest norm of the gradient, 0 for any.
+        accumulate: parts into which each batch is cut to save memory; the result is the whole batch's.
+        ema: decay of the weights' moving average, which is then what is validated and kept; 0 for none.
+        patience: validations without a better score after which training ends, 0 for never.
+        log_every: steps from one training record to the next.
+        save_seconds: how often the state is saved besides at the end of training; never changes a result.
+        shard: spread weights and optimizer over the processes (FSDP2) instead of copying them to each (DDP).
+    """
+
+    steps: int
+    steps_per_epoch: int
+    learning_rate: float
+    optimizer: OptimizerName = "adamw"
+    weight_decay: float = 0.05
+    warmup: int = 0
+    layer_decay: float = 1.0
+    clip: float = 1.0
+    accumulate: int = 1
+    ema: float = 0.0
+    patience: int = 0
+    log_every: int = 10
+    save_seconds: float = 60.0
+    shard: bool = False
+    seed: int = 0
+
+
+def fit(
+    learner: nn.Module,
+    load: Callable[[int, int], Iterator[Batch]],
+    plan: Plan,
+    *,
+    validate: Callable[[], dict[str, float]],
+    score: str,
+    keep: Callable[[], None],
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    tensorboard: bool = False,
+) -> State:
+    """Train ``learner`` for ``plan.steps`` steps, or go on from the state in ``folder`` to the same end.
+
+    Args:
+        learner: a module with ``loss(batch) -> {"loss": scalar, …}``, ``depth`` and ``layer(name)``.
+        load: ``load(start, stop)`` iterates over batches ``start`` … ``stop - 1``.
+        validate: figures of the learner as it is now; called after each epoch, by every process.
+        score: which figure decides; more is better.
+        keep: called, by every process, when the learner as it is now has the best score so far.
+        folder: where ``metrics.jsonl`` and ``last/`` go.
+        device, dtype: where to compute, and the format of matrix products.
+        tensorboard: write TensorBoard events into ``folder/tensorboard``, too.
+
+    Raises :class:`TrainingDiverged` when loss or gradient is no longer finite, :class:`Interrupted` after a signal,
+    when the state has been saved.
+    """
+    loss_of = distributed.parallel_loss(learner, plan.shard)
+    optimizer = build_optimizer(learner, plan.optimizer, plan.learning_rate, plan.weight_decay, plan.layer_decay)  # type: ignore[arg-type]
+    ema = Ema(learner, plan.ema) if plan.ema else None
+    state = checkpoint.restore(folder, learner, optimizer, ema)
+    if state.finished:
+        return state
+
+    first = distributed.rank() == 0
+    events = folder / "tensorboard" if tensorboard else None
+    log = MetricsLog(folder / "metrics.jsonl", state.log_bytes, events, state.step) if first else None
+    words = ""
+    saved = time.monotonic()
+    bar = progress("training", plan.steps, done=state.step)
+    with stop_requests() as stop, bar as advance:
+        for batch in load(state.step, plan.steps):
+            learning_rate = plan.learning_rate * warmup_cosine(state.step, plan.steps, plan.warmup)
+            set_learning_rate(optimizer, learning_rate)
+            torch.manual_seed(torch_seed(plan.seed, "dropout", state.step, distributed.rank()))
+
+            loss = _backward(loss_of, batch.to(device), plan.accumulate, dtype)
+            norm = _clip(learner, plan.clip)
+            _check_finite(loss, norm, state.step, learning_rate, batch)
+            optimizer.step()
+            optimizer.zero_grad()
+            state.step += 1
+            if ema is not None:
+                ema.update(learner, state.step)
+
+            epoch = math.ceil(state.step / plan.steps_per_epoch)
+            if state.step % plan.log_every == 0:
+                record = {"kind": "train", "step": state.step, "epoch": epoch, "loss": distributed.mean(loss)}
+                _write(log, record | {"learning_rate": learning_rate, "gradient_norm": norm})
+            if state.step % plan.steps_per_epoch == 0 or state.step == plan.steps:
+                figures = _validate(learner, ema, validate, score, keep, state)
+                _write(log, {"kind": "validation", "step": state.step, "epoch": epoch} | figures)
+                words = f"{score} {figures[score]:.4f} (best {state.best:.4f})"
+            advance(state.step, f"epoch {epoch}, loss {loss.item():.3f} {words}")
+
+            state.finished = state.step == plan.steps or 0 < plan.patience <= state.waited
+            asked = distributed.any_process(bool(stop))
+            overdue = distributed.any_process(time.monotonic() - saved > plan.save_seconds)
+            if state.finished or asked or overdue:
+                state.log_bytes = log.sync() if log else 0
+                checkpoint.save(folder, state, learner, optimizer, ema)
+                saved = time.monotonic()
+            if state.finished:
+                break
+            if asked:
+                number = max(distributed.gather(stop.signal_number))
+                raise Interrupted(f"stopped after step {state.step} of {plan.steps}; all is saved.", number)
+    if log:
+        log.close()
+    return state
+
+
+def _backward(loss_of: Callable[[Batch], dict[str, Tensor]], batch: Batch, parts: int, dtype: torch.dtype) -> Tensor:
+    """Gradients of the mean loss of ``batch``, part by part; returns that loss."""
+    total = torch.zeros((), device=batch.images.device)
+    for part in batch.split(parts):
+        with products_in(dtype, batch.images.device):
+            loss = loss_of(part)["loss"] * (len(part) / len(batch))
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def _clip(learner: nn.Module, largest: float) -> float:
+    """Scale gradients down to the norm ``largest``; returns the norm before."""
+    norm: Any = nn.utils.clip_grad_norm_(learner.parameters(), largest or math.inf)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+def _check_finite(loss: Tensor, norm: float, step: int, learning_rate: float, batch: Batch) -> None:
+    if math.isfinite(loss.item()) and math.isfinite(norm):
+        return
+    names = ", ".join(batch.names[:4]) + (" …" if len(batch) > 4 else "")
+    raise TrainingDiverged(
+        f"training diverged at step {step} (learning rate {learning_rate:.3g}): loss {loss.item():g}, gradient norm "
+        f"{norm:g}, on the batch of {names}; try a smaller --learning-rate, or --precision float32."
+    )
+
+
+def _validate(
+    learner: nn.Module,
+    ema: Ema | None,
+    validate: Callable[[], dict[str, float]],
+    score: str,
+    keep: Callable[[], None],
+    state: State,
+) -> dict[str, float]:
+    """Measure the learner (its average, where there is one), keep it if it is the best so far."""
+    learner.eval()
+    with ema.in_place_of(learner) if ema else torch.no_grad():
+        figures = validate()
+        state.waited += 1
+        if figures[score] > state.best:
+            state.best, state.best_step, state.waited = figures[score], state.step, 0
+            keep()
+    learner.train()
+    return figures
+
+
+def _write(log: MetricsLog | None, record: dict[str, Any]) -> None:
+    if log:
+        log.write({key: round(value, 6) if isinstance(value, float) else value for key, value in record.items()})

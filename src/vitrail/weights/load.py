@@ -1,0 +1,81 @@
+"""From a reference to a task that is ready to predict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vitrail.errors import CheckpointError, RunError, UnknownName
+from vitrail.tasks import TASKS, Task
+from vitrail.weights.save import DESCRIPTION, FORMAT, WEIGHTS
+
+
+def load(reference: str | Path) -> Task:
+    """The task of a run's folder, in evaluation mode, on the CPU.
+
+    Raises :class:`RunError` for a folder that is missing, incomplete or of a newer version, :class:`CheckpointError`
+    for damaged files.
+    """
+    folder = Path(reference)
+    task = describe(folder)
+    load_weights(task, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    return task.eval()
+
+
+def describe(folder: Path) -> Task:
+    """The task that `model.json` in ``folder`` describes, with fresh weights."""
+    description = read_description(folder)
+    kind = TASKS.get(description.get("task", ""))
+    if kind is None:
+        raise CheckpointError(f"{folder / DESCRIPTION} names no known task; it is damaged, or not a model of Vitrail.")
+    try:
+        return kind.from_json(description)
+    except (KeyError, TypeError, ValueError, AttributeError, UnknownName) as error:
+        raise CheckpointError(f"{folder / DESCRIPTION} does not describe a model ({error}); it is damaged.") from error
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """`model.json` of a run's folder as a dictionary."""
+    if not folder.is_dir():
+        raise RunError(f"there is no run folder {folder}; give the --out folder of a training run.")
+    if not (folder / DESCRIPTION).is_file():
+        raise RunError(f"{folder} is not a finished run: it has no {DESCRIPTION}; train one with `vitrail train`.")
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        version = int(description["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / DESCRIPTION} is damaged ({error}); restore it or train again.") from error
+    if version > FORMAT:
+        raise RunError(
+            f"{folder} was written by a newer Vitrail ({description.get('vitrail')}); update with "
+            "`pip install --upgrade vitrail`."
+        )
+    return description
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises :class:`CheckpointError` if it is cut short or damaged."""
+    if not path.is_file():
+        raise RunError(f"{path.parent} is incomplete: it has no {path.name}; let its training go on with --resume.")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or cut short ({error}); restore it from a copy.") from error
+
+
+def load_weights(task: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Fill ``task`` strictly. Raises :class:`CheckpointError` with all tensors that are missing, extra or misshapen."""
+    wanted = task.state_dict()
+    missing = sorted(wanted.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - wanted.keys())
+    reshaped = sorted(k for k in wanted.keys() & weights.keys() if wanted[k].shape != weights[k].shape)
+    if missing or unexpected or reshaped:
+        lines = [f"missing {k}" for k in missing] + [f"unexpected {k}" for k in unexpected]
+        lines += [f"{k} is {tuple(weights[k].shape)}, not {tuple(wanted[k].shape)}" for k in reshaped]
+        raise CheckpointError(f"{path} does not fit this model: {'; '.join(lines)}.")
+    task.load_state_dict(weights)

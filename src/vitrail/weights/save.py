@@ -1,0 +1,29 @@
+"""A task on disk: `model.safetensors` (weights) beside `model.json` (everything else that predicting needs)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+import vitrail
+from vitrail import atomic
+from vitrail.tasks.task import Task
+
+FORMAT = 1  # of model.json; a greater number than this is a newer version's
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+
+
+def save_description(task: Task, folder: Path) -> None:
+    """Write `model.json`: architecture, classes in their order, preprocessing, temperature."""
+    description = {"format": FORMAT, "vitrail": vitrail.__version__, **task.to_json()}
+    atomic.write_text(folder / DESCRIPTION, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+
+
+def save_weights(weights: dict[str, Tensor], folder: Path) -> None:
+    """Write `model.safetensors` from a task's state dict of whole (unsharded) tensors."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    atomic.write(folder / WEIGHTS, lambda path: save_file(tensors, path))

@@ -1,0 +1,153 @@
+import pytest
+import torch
+from torch import nn
+
+from vitrail.nn import attention as module
+from vitrail.nn.attention import Attention, attend, attention_probabilities, init_attention, join_heads, split_heads
+from vitrail.nn.rope import rotary_2d
+
+WIDTH, HEADS = 24, 3
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def randomised(layer):
+    """No parameter at a special value such as 0 or 1, so that nothing hides behind it."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return layer
+
+
+def ours_and_pytorchs(bias=True):
+    ours = randomised(Attention(WIDTH, HEADS, qkv_bias=bias))
+    theirs = nn.MultiheadAttention(WIDTH, HEADS, bias=True, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(ours.qkv.weight)
+        theirs.in_proj_bias.copy_(ours.qkv.bias if bias else torch.zeros(3 * WIDTH))
+        theirs.out_proj.weight.copy_(ours.proj.weight)
+        theirs.out_proj.bias.copy_(ours.proj.bias)
+    return ours, theirs
+
+
+def test_heads_are_consecutive_slices_of_the_width():
+    x = torch.randn(2, 5, WIDTH)
+    heads = split_heads(x, HEADS)
+    for head in range(HEADS):
+        assert torch.equal(heads[:, head], x[..., 8 * head : 8 * (head + 1)])
+    assert torch.equal(join_heads(heads), x)
+
+
+def test_probabilities_by_hand():
+    """One query of two numbers, three keys: the products 2, 0 and -2 are divided by the root of 2."""
+    q, k = torch.tensor([[[[1.0, 1.0]]]]), torch.tensor([[[[1.0, 1.0], [1.0, -1.0], [-2.0, 0.0]]]])
+    e = torch.tensor([2.0, 0.0, -2.0]).div(2**0.5).exp()
+    torch.testing.assert_close(attention_probabilities(q, k)[0, 0, 0], e / e.sum())
+
+
+def test_attend_by_loops():
+    q, k, v = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4)
+    expected = torch.zeros(1, 2, 3, 4, dtype=torch.float64)
+    for head in range(2):
+        for i in range(3):
+            weights = torch.tensor([(q[0, head, i].double() @ k[0, head, j].double() / 2).exp() for j in range(5)])
+            for j in range(5):
+                expected[0, head, i] += weights[j] / weights.sum() * v[0, head, j]
+    torch.testing.assert_close(attend(q, k, v).double(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("tokens", "trained", "fused"), [(7, True, False), (7, False, True), (8, True, True)])
+def test_the_fused_kernel_is_left_to_inference_and_long_sequences(monkeypatch, tokens, trained, fused):
+    calls = []
+    kernel = module.F.scaled_dot_product_attention
+    monkeypatch.setattr(module, "FUSED_CPU_TRAINING_TOKENS", 8)
+    monkeypatch.setattr(module.F, "scaled_dot_product_attention", lambda *args: calls.append(1) or kernel(*args))
+    q, k, v = torch.randn(3, 2, HEADS, tokens, 8)
+    attend(q.requires_grad_(trained), k, v)
+    assert bool(calls) == fused
+
+
+@pytest.mark.parametrize("threshold", [0, 1000])
+def test_both_ways_are_pytorchs_multihead_attention_with_its_gradients(monkeypatch, threshold):
+    monkeypatch.setattr(module, "FUSED_CPU_TRAINING_TOKENS", threshold)
+    ours, theirs = ours_and_pytorchs()
+    x = torch.randn(2, 17, WIDTH, requires_grad=True)
+    y, expected = ours(x), theirs(x, x, x, need_weights=False)[0]
+    torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
+    toward = torch.randn_like(y)
+    mine = torch.autograd.grad((y * toward).sum(), [x, ours.qkv.weight, ours.qkv.bias, *ours.proj.parameters()])
+    same = [x, theirs.in_proj_weight, theirs.in_proj_bias, *theirs.out_proj.parameters()]
+    for gradient, other in zip(mine, torch.autograd.grad((expected * toward).sum(), same), strict=True):
+        torch.testing.assert_close(gradient, other, atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_without_gradients_and_without_biases():
+    ours, theirs = ours_and_pytorchs(bias=False)
+    assert ours.qkv.bias is None
+    x = torch.randn(2, 17, WIDTH)
+    torch.testing.assert_close(ours(x), theirs(x, x, x, need_weights=False)[0], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_probabilities_are_pytorchs_for_each_head():
+    ours, theirs = ours_and_pytorchs()
+    x = torch.randn(2, 17, WIDTH)
+    probabilities = ours.probabilities(x)
+    torch.testing.assert_close(probabilities, theirs(x, x, x, average_attn_weights=False)[1], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("rotated", [False, True])
+@torch.no_grad()
+def test_probabilities_are_what_forward_pays(qk_norm, rotated):
+    layer = randomised(Attention(WIDTH, HEADS, qk_norm=qk_norm))
+    x, rotation = torch.randn(2, 7, WIDTH), rotary_2d((2, 3), WIDTH // HEADS) if rotated else None
+    probabilities = layer.probabilities(x, rotation)
+    assert probabilities.shape == (2, HEADS, 7, 7)
+    torch.testing.assert_close(probabilities.sum(dim=-1), torch.ones(2, HEADS, 7))
+    v = layer.queries_keys_values(x, rotation)[2]
+    torch.testing.assert_close(layer.proj(join_heads(probabilities @ v)), layer(x, rotation), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_queries_and_keys_are_normalised_head_by_head_before_they_are_turned():
+    layer = randomised(Attention(WIDTH, HEADS, qk_norm=True))
+    assert layer.q_norm.bias is None
+    assert layer.k_norm.bias is None
+    x = torch.randn(2, 6, WIDTH)
+    q, k, v = layer.queries_keys_values(x)
+    plain = layer.qkv(x)
+    for part, values, norm in ((0, q, layer.q_norm), (1, k, layer.k_norm)):
+        for head in range(HEADS):
+            one = plain[..., part * WIDTH + 8 * head : part * WIDTH + 8 * (head + 1)]
+            centred = one - one.mean(dim=-1, keepdim=True)
+            expected = centred / (centred.square().mean(dim=-1, keepdim=True) + 1e-6).sqrt() * norm.weight
+            torch.testing.assert_close(values[:, head], expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(join_heads(v), plain[..., 2 * WIDTH :])
+
+    turned, _, _ = layer.queries_keys_values(x, rotary_2d((2, 3), 8))
+    torch.testing.assert_close((turned / turned.norm(dim=-1, keepdim=True)).norm(dim=-1), torch.ones(2, HEADS, 6))
+    torch.testing.assert_close(turned.norm(dim=-1), q.norm(dim=-1))
+
+
+def test_tokens_may_come_in_any_order():
+    """Without positions attention has no notion of place: permuted tokens give permuted answers."""
+    layer, x, order = randomised(Attention(WIDTH, HEADS)), torch.randn(2, 9, WIDTH), torch.randperm(9)
+    torch.testing.assert_close(layer(x[:, order]), layer(x)[:, order], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_initial_values(bias):
+    """Each matrix is uniform within Xavier's bound for width to width, not for width to three widths."""
+    layer = Attention(96, HEADS, qkv_bias=bias)
+    init_attention(layer)
+    bound = (6 / (96 + 96)) ** 0.5
+    for matrix in (*layer.qkv.weight.chunk(3), layer.proj.weight):
+        assert 0.99 * bound < matrix.abs().max() <= bound
+        assert matrix.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
+    assert not layer.proj.bias.any()
+    assert (layer.qkv.bias is None) if not bias else not layer.qkv.bias.any()
