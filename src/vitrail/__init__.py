@@ -30,6 +30,11 @@ _HOME = {
     "train": "vitrail.recipes.train",
 }
 
+# The package `vitrail.train` is imported before the function of that name is: Python binds a package's name to it once,
+# at its first import, which would otherwise some day put it in the place of the function.
+importlib.import_module("vitrail.train")
+del globals()["train"]
+
 __all__ = ["Evaluate", "Predict", "Train", "create", "evaluate", "load", "open_dataset", "predict", "train"]
 
 

@@ -29,8 +29,8 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
     A reader sees the old file or the new one, never a part; after an error the old file is still there.
     Raises :class:`DiskFull` when the disk is.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -45,7 +45,7 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write ``data`` to ``path``, whole or not at all."""
     write(path, lambda temporary: temporary.write_bytes(data))
 
@@ -53,6 +53,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what was left by processes that were killed while they wrote ``path``; no other may be writing it now."""
+    for temporary in path.parent.glob(f".{path.name}.*"):
+        temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -213,6 +213,13 @@ def test_a_cropped_image_is_shown_as_sharp_as_it_is():
     np.testing.assert_array_equal(shown, image[:, 16:80])
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 16), (16, 64)])
+def test_a_squashed_image_keeps_the_detail_of_its_longer_side(height, width):
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    shown = as_seen(Preprocess((16, 16), resize="squash", interpolation="nearest"), image)
+    np.testing.assert_array_equal(shown, image.repeat(64 // height, axis=0).repeat(64 // width, axis=1))
+
+
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 @pytest.mark.parametrize(("height", "width"), [(48, 80), (300, 200), (1300, 900), (20, 24), (7, 5)])
 def test_what_is_shown_is_what_the_model_sees(tmp_path, resize, height, width):

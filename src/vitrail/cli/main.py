@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -35,6 +37,9 @@ COMMANDS = {
     "prove": Command("vitrail.proofs.prove", "Prove", "prove", "show that a system works, against a strong baseline"),
 }
 
+# What the system says where a person may not read or write; any other error of it is not theirs to mend.
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
 # What a command's answer means for the exit status, where it is not always 0.
 STATUS: dict[str, Callable[[Any], int]] = {
     "predict": lambda answers: 2 if all(answer["error"] for answer in answers) else 0,
@@ -59,6 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    except OSError as error:
+        if debug or error.errno not in NOT_ALLOWED:
+            raise
+        place = error.filename or "a file"
+        print(
+            f"vitrail: {place}: {os.strerror(error.errno).lower()}; choose another, or ask for access.", file=sys.stderr
+        )
+        status = 2
     sys.exit(status)
 
 
@@ -81,11 +94,18 @@ def run(word: str, flags: list[str]) -> int:
 
     command = COMMANDS[word]
     module = importlib.import_module(command.module)
+    recipe = getattr(module, command.settings)
     settings = tyro.cli(
-        getattr(module, command.settings),
+        recipe,
         prog=f"vitrail {word}",
+        description=inspect.getdoc(recipe),  # tyro by itself leaves the examples out
         args=flags,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+        config=(
+            tyro.conf.DisallowNone,
+            tyro.conf.FlagCreatePairsOff,
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.PositionalMetavarFromFieldName,
+        ),
     )
     answer = getattr(module, command.function)(settings)
     if settings.json and os.environ.get("RANK", "0") == "0":

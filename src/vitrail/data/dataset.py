@@ -61,6 +61,7 @@ def open_dataset(
     seed: int = 0,
     image_column: str | None = None,
     label_column: str | None = None,
+    as_given: bool = False,
 ) -> Dataset:
     """Open a data set with every split that it can have.
 
@@ -69,6 +70,7 @@ def open_dataset(
         format: one of :data:`FORMATS`; by default found by looking at the path.
         seed: decides which images go into a split that is not given.
         image_column, label_column: columns of a table, where their names are unusual.
+        as_given: make no splits that are not there; one class is then enough, as for measuring a trained model.
 
     Raises:
         DataError: there is nothing usable: see each format; or one class only, or a split without images.
@@ -78,10 +80,11 @@ def open_dataset(
     named = {"image_column": image_column, "label_column": label_column}
     columns = {name: column for name, column in named.items() if column is not None}
     dataset = replace(_open(Path(data).expanduser(), format, columns), name=data)
-    _check(dataset)
-    dataset = complete(dataset, seed)
+    _check(dataset, fewest_classes=1 if as_given else 2)
+    if not as_given:
+        dataset = complete(dataset, seed)
     splits = {split: dataset.splits[split] for split in ORDER if split in dataset.splits}
-    return replace(dataset, splits=splits, channels=_channels(splits["train"]))
+    return replace(dataset, splits=splits, channels=_channels(next(iter(splits.values()))))
 
 
 def summary(dataset: Dataset) -> dict[str, Any]:
@@ -151,8 +154,8 @@ def _describe(path: Path) -> str:
     return f"is a folder with {', '.join(f'{count} {ending}' for ending, count in endings.most_common(5))}"
 
 
-def _check(dataset: Dataset) -> None:
-    if len(dataset.classes) < 2:
+def _check(dataset: Dataset, fewest_classes: int) -> None:
+    if len(dataset.classes) < fewest_classes:
         only = f"only the class '{dataset.classes[0]}'" if dataset.classes else "no classes"
         raise DataError(f"{dataset.name} has {only}; at least two are needed to tell apart.")
     for split, source in dataset.splits.items():

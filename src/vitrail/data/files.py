@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitrail.data.read import decode
+from vitrail.data.read import decode, read_bytes
 from vitrail.data.sample import Sample
 from vitrail.data.source import Source
 
@@ -29,7 +29,7 @@ class Files(Source):
 
     def encoded(self, index: int) -> bytes:
         item = self.items[index]
-        return item[1] if isinstance(item, tuple) else item.read_bytes()
+        return item[1] if isinstance(item, tuple) else read_bytes(item)
 
     def sample(self, index: int) -> Sample:
         item = self.items[index]

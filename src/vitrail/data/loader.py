@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.rng import generator
 from vitrail.data.sample import Batch, Label, Labels, Sample
 from vitrail.data.source import Source
-from vitrail.errors import DataError, SettingError, UnreadableImage
+from vitrail.errors import DataError, SettingError, UnreadableImage, VitrailError
 
+IN_A_ROW = 100  # unreadable images after which a batch is given up
 MAX_UNREADABLE = 0.1  # the share of a split that may be unreadable before work on it stops
 
 
@@ -56,6 +58,8 @@ class TrainingBatches(TorchDataset[Batch]):
     world: int = 1
 
     def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise SettingError(f"the batch size must be at least 1, not {self.batch_size}.")
         if self.batch_size % (2 * self.world) and self.world > 1:
             raise SettingError(f"the batch size {self.batch_size} does not divide into {self.world} equal, even parts.")
         if self.batch_size > len(self.source):
@@ -71,23 +75,28 @@ class TrainingBatches(TorchDataset[Batch]):
         epoch, position = divmod(step, self.steps_per_epoch)
         rows = self.batch_size // self.world
         first = position * self.batch_size + self.rank * rows
+        order = self._order(epoch)
         unreadable: list[UnreadableImage] = []
-        samples = [self._sample(int(index), epoch, unreadable) for index in self._order(epoch)[first : first + rows]]
+        samples = [self._sample(order, place, epoch, unreadable) for place in range(first, first + rows)]
         images, labels = stack(samples, self.classes)
         if labels is not None:
             images, labels = mix(images, labels, self.mix, self.seed, step, self.rank * rows)
         return as_batch(samples, images, labels, step, unreadable)
 
-    def _sample(self, index: int, epoch: int, unreadable: list[UnreadableImage]) -> Sample:
-        sample = next_readable(self.source, index, unreadable)
-        rng = generator(self.seed, "augment", epoch, index)
+    def _sample(self, order: NDArray[np.int64], place: int, epoch: int, unreadable: list[UnreadableImage]) -> Sample:
+        sample = next_readable(self.source, order, place, unreadable)
+        rng = generator(self.seed, "augment", epoch, place)  # by its place: balancing draws an image more than once
         return augment(sample, self.augment, self.preprocess, rng)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         rng = generator(self.seed, "order", epoch)
         if self.balance:
-            return rng.choice(len(self.source), size=len(self.source), p=balancing_weights(self.source, self.classes))
+            return rng.choice(len(self.source), size=len(self.source), p=self._chances)
         return rng.permutation(len(self.source))
+
+    @cached_property
+    def _chances(self) -> NDArray[np.float64]:
+        return balancing_weights(self.source, self.classes)
 
 
 @dataclass(frozen=True)
@@ -125,14 +134,19 @@ class EvaluationBatches(TorchDataset[tuple[Batch, list[int]]]):
         return as_batch(samples, images, labels, step, unreadable), numbers
 
 
-def next_readable(source: Source, index: int, unreadable: list[UnreadableImage]) -> Sample:
-    """The sample at ``index``, or the first readable one after it; what could not be read is added to the list."""
-    for offset in range(min(len(source), 100)):
+def next_readable(source: Source, order: NDArray[np.int64], place: int, unreadable: list[UnreadableImage]) -> Sample:
+    """The sample at ``place`` of ``order``, or the first readable one after it; what was not is added to the list.
+
+    After it in the order, not in the source, where damaged files are often neighbours. Raises :class:`DataError` when
+    a hundred in a row cannot be read.
+    """
+    tries = min(len(order), IN_A_ROW)
+    for offset in range(tries):
         try:
-            return source.sample((index + offset) % len(source))
+            return source.sample(int(order[(place + offset) % len(order)]))
         except UnreadableImage as error:
             unreadable.append(error)
-    raise DataError(f"a hundred images in a row cannot be read; the first: {unreadable[0]}")
+    raise DataError(f"{tries} images in a row cannot be read; mend or remove them (the last: {unreadable[-1]}).")
 
 
 def balancing_weights(source: Source, classes: int) -> NDArray[np.float64]:
@@ -199,17 +213,21 @@ class UnreadableImages:
 
 def load_batches(batches: TorchDataset, start: int, stop: int, workers: int) -> Iterator:
     """``batches[start]`` to ``batches[stop - 1]``, made ahead by worker processes (0: by this one)."""
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            sampler=range(start, stop),
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_quiet_worker if workers else None,
-            generator=torch.Generator(),  # not the global one: drawing from it would disturb dropout
-        )
+    if workers < 0:
+        raise SettingError(f"the number of workers must be 0 or more, not {workers}.")
+    loader = DataLoader(
+        _ErrorsAsValues(batches),
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_quiet_worker if workers else None,
+        generator=torch.Generator(),  # not the global one: drawing from it would disturb dropout
     )
+    for batch in loader:
+        if isinstance(batch, VitrailError):
+            raise batch
+        yield batch
 
 
 def default_workers(images: int) -> int:
@@ -220,8 +238,22 @@ def default_workers(images: int) -> int:
     return min(8, max(1, cores // 2))
 
 
+@dataclass(frozen=True)
+class _ErrorsAsValues(TorchDataset):
+    """The same batches, and our errors among them: torch would bury one sentence under a worker's traceback."""
+
+    batches: TorchDataset
+
+    def __getitem__(self, step: int) -> object:
+        try:
+            return self.batches[step]
+        except VitrailError as error:
+            return error
+
+
 def _quiet_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides what to do
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach every process; the main one decides what to do
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.errors import UnknownName
-from vitrail.nn.attention import Attention, attention_probabilities, split_heads
+from vitrail.nn.attention import Attention
 from vitrail.nn.pool import AttentionPool
 
 Pool = Literal["class", "mean", "map"]  # how the vector of an image comes from its tokens, as in the config of ViT
@@ -64,16 +64,7 @@ def _keep(
     named_inputs: dict[str, Any],
     output: Tensor,
 ) -> None:
-    look = layer.probabilities if isinstance(layer, Attention) else partial(probe_probabilities, layer)
-    recorded.pop(name, None)  # so that it goes to the end: the order is that of the latest pass
-    recorded[name] = look(*inputs, **named_inputs).float()
-
-
-def probe_probabilities(pool: AttentionPool, tokens: Tensor) -> Tensor:
-    """How much the probe of attention pooling looks at each of the ``tokens (B, N, D)``: ``(B, heads, 1, N)``."""
-    q = split_heads(pool.q(pool.probe.expand(len(tokens), -1, -1)), pool.heads)
-    k = split_heads(pool.kv(tokens).chunk(2, dim=-1)[0], pool.heads)
-    return attention_probabilities(q, k)
+    recorded[name] = layer.probabilities(*inputs, **named_inputs).float()
 
 
 def attention_map(probabilities: Tensor, prefix: int, grid: tuple[int, int], pool: Pool) -> Tensor:

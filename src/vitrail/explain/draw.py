@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from numpy.typing import NDArray
 
 from vitrail.data.sample import Image
-from vitrail.metrics.draw import DPI, INK, ORANGE, _name
+from vitrail.metrics.draw import DPI, INK, ORANGE, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,8 +98,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 def _title(panel: Panel, wrong: bool) -> str:
     score = f"{100 * panel.score:.0f} %"
     if not wrong:
-        return f"{_name(panel.label)} ({score})"
-    return f"✗ {_name(panel.label, SHORT)} ({score}), truth {_name(str(panel.truth), SHORT)}"
+        return f"{short_name(panel.label)} ({score})"
+    return f"✗ {short_name(panel.label, SHORT)} ({score}), truth {short_name(str(panel.truth), SHORT)}"
 
 
 def _explain_colours(figure: Figure, grid: NDArray) -> None:

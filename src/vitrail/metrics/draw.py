@@ -123,7 +123,7 @@ def per_class_bars(per_class: Records) -> Figure:
     axes.barh(places, [row["f1"] for row in rows], color=PALE, height=0.7, label="F1")
     axes.plot([row["precision"] for row in rows], places, "|", color=ORANGE, markersize=8, mew=2, label="precision")
     axes.plot([row["recall"] for row in rows], places, ".", color=BLUE, markersize=8, label="recall")
-    names = [f"{_name(row['label'])} ({row['images']:,})" for row in rows]
+    names = [f"{short_name(row['label'])} ({row['images']:,})" for row in rows]
     axes.set_yticks(places, names)
     _dress(axes, _which(len(rows), len(present)), "", "")
     axes.grid(axis="y", visible=False)
@@ -197,7 +197,7 @@ def _colour_shares(figure: Figure, axes: Axes, shares: NDArray) -> None:
 
 
 def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
-    names = [_name(label) for label in classes]
+    names = [short_name(label) for label in classes]
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(length=0, labelsize=9 if len(names) <= MOST_NUMBERS else 7)
@@ -210,7 +210,7 @@ def _write_counts(axes: Axes, counts: NDArray, shares: NDArray) -> None:
 
 
 def _list_mistakes(axes: Axes, counts: NDArray, classes: Sequence[str]) -> None:
-    lines = [f"{n:,} × {_name(classes[i])} → {_name(classes[j])}" for i, j, n in most_confused(counts, 20)]
+    lines = [f"{n:,} × {short_name(classes[i])} → {short_name(classes[j])}" for i, j, n in most_confused(counts, 20)]
     axes.text(0, 0.98, "\n".join(lines or ["none"]), va="top", color=INK, fontsize=9, linespacing=1.7)
     axes.set_title("most frequent mistakes: truth → prediction", loc="left", color=INK, fontsize=11)
     axes.set_axis_off()
@@ -260,7 +260,7 @@ def _percent_ticks() -> FuncFormatter:
     return FuncFormatter(lambda share, _: f"{100 * share:.4g} %")
 
 
-def _name(label: str, longest: int = 24) -> str:
+def short_name(label: str, longest: int = 24) -> str:
     """A class name that can be drawn: no formula, no letter that matplotlib's chosen font lacks, not too long."""
     glyphs = _glyphs()
     letters = "".join(letter if ord(letter) in glyphs else "?" for letter in label)

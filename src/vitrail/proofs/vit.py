@@ -23,9 +23,10 @@ def prove(data: Path | None, out: Path) -> Proof:
             overwrite=True,
             model="vit-micro",
             epochs=40,
-            batch_size=64,
+            batch_size=128,
             learning_rate=1e-3,
             augment="light",
+            cutmix=1.0,
             seed=0,
         ),
     )

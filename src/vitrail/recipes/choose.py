@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, cast, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import tyro
@@ -13,6 +16,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import Dataset, Source
 from vitrail.errors import SettingError, UnreadableImage
 from vitrail.nn.backbone import Backbone
+from vitrail.weights.load import read_description
 
 if TYPE_CHECKING:
     from vitrail.recipes.train import Train
@@ -40,17 +44,13 @@ class Choice:
     cutmix: float
     reason: str
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Choice:
-        return cls(**values)
-
     def create(self) -> Backbone:
         """The backbone, with fresh weights."""
         return models.create(self.model, **self.changes)
 
-    def preprocess(self, channels: Literal[1, 3]) -> Preprocess:
+    def preprocess(self) -> Preprocess:
         """How images become its input: the shorter side to size, the centre cut out."""
-        size = self.changes["image_size"]
+        size, channels = self.changes["image_size"], self.changes["channels"]
         statistics = IMAGENET if channels == 3 else GREY
         return Preprocess(size=tuple(size), channels=channels, crop_fraction=1.0, interpolation="bicubic", **statistics)
 
@@ -59,8 +59,12 @@ def choose(settings: Train, dataset: Dataset) -> Choice:
     """Fill in what was left open. Raises :class:`UnknownName` or :class:`SettingError` for what cannot be."""
     images = len(dataset.splits["train"])
     side = typical_side(dataset.splits["train"])
-    model = settings.model if settings.model != "auto" else best_model(images, side)
-    changes = fit_to_images(model, side, dataset.channels)
+    if settings.model == "auto" and settings.weights != "none":
+        description = read_description(Path(settings.weights))
+        model, changes = description["model"], description["config"]
+    else:
+        model = settings.model if settings.model != "auto" else best_model(images, side)
+        changes = fit_to_images(model, side, dataset.channels)
     if settings.image_size is not None:
         changes["image_size"] = [settings.image_size] * 2
     changes |= config_changes(model, settings.config)
@@ -68,23 +72,25 @@ def choose(settings: Train, dataset: Dataset) -> Choice:
     batch_size = settings.batch_size if settings.batch_size is not None else best_batch_size(images)
     augment = settings.augment if settings.augment != "auto" else "light"
     warmup = settings.warmup_epochs if settings.warmup_epochs is not None else min(5.0, epochs / 10)
-    flip = settings.flip if settings.flip is not None else dataset.channels == 3
-    learning_rate = settings.learning_rate if settings.learning_rate is not None else 1e-3
+    flip = {"yes": True, "no": False, "auto": dataset.channels == 3}[settings.flip]
+    usual = {"adamw": 1e-3, "sgd": 2e-2}[settings.optimizer]
+    learning_rate = settings.learning_rate if settings.learning_rate is not None else usual
     return Choice(
         model=model,
         changes=changes,
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=learning_rate if settings.optimizer == "adamw" else 20 * learning_rate,
+        learning_rate=learning_rate,
         warmup_epochs=warmup,
         augment=augment,
         flip=0.5 if flip else 0.0,
-        mixup=settings.mixup or 0.0,
-        cutmix=settings.cutmix or 0.0,
+        mixup=settings.mixup,
+        cutmix=settings.cutmix,
         reason=(
             f"{images:,} training images of about {side} pixels, {len(dataset.classes)} classes: {model} at "
-            f"{changes['image_size'][0]} pixels for {epochs} epochs in batches of {batch_size}, "
-            f"augmentation '{augment}'{' with mirroring' if flip else ''}"
+            f"{changes['image_size'][0]} pixels for {epochs} epoch{'s' * (epochs > 1)} in batches of {batch_size}, "
+            f"augmentation '{augment}'{' with mirroring' if flip else ''}, "
+            f"from {'random weights' if settings.weights == 'none' else settings.weights}"
         ),
     )
 
@@ -119,8 +125,8 @@ def fit_to_images(model: str, side: int, channels: int) -> dict[str, Any]:
 
 
 def best_batch_size(images: int) -> int:
-    """64, or 128 for data that fills enough such batches; less for very little data."""
-    return 128 if images >= 20_000 else min(64, max(2, images // 4 * 2))
+    """128, or 32 for data that would make too few such batches; less for very little data."""
+    return 128 if images >= 4_000 else min(32, max(2, images // 4 * 2))
 
 
 def typical_side(source: Source, sample: int = 32) -> int:
@@ -154,8 +160,17 @@ def _parsed(config: type, name: str, value: str) -> Any:
     kind, positional = get_type_hints(config)[name], cast(Any, tyro.conf.Positional)
     words = [word.capitalize() if word in ("true", "false", "none") else word for word in value.split(",")]
     try:
-        answer = tyro.cli(positional[kind], args=words, console_outputs=False)
+        with redirect_stderr(io.StringIO()):  # tyro explains itself there, in terms of its own
+            answer = tyro.cli(positional[kind], args=words)
     except SystemExit as error:
-        wanted = kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
-        raise SettingError(f"--config {name}={value} is not a value of {wanted}.") from error
+        raise SettingError(f"--config {name}={value} makes no sense; {name} must be {_in_words(kind)}.") from error
     return list(answer) if isinstance(answer, tuple) else answer
+
+
+def _in_words(kind: Any) -> str:
+    """What values a type has, for people."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is tuple:
+        return "whole numbers with commas between"
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a number or none")

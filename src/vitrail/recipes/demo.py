@@ -12,11 +12,13 @@ from vitrail.data.source import Subset
 from vitrail.explain.draw import draw_attention
 from vitrail.metrics import draw
 from vitrail.recipes.explain import explanations
+from vitrail.recipes.settings import LeftOpen
 from vitrail.recipes.train import Train, train
 from vitrail.tasks import Classification
+from vitrail.train.precision import Precision
 from vitrail.weights.load import load
 
-SHOWN = 8  # test images whose attention is drawn
+SHOWN = 9  # test images whose attention is drawn
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """The run's folder; a run that is there is replaced."""
-    epochs: int | None = None
+    epochs: LeftOpen[int] = None
     """How many times to go through the 1,300 or so training images; left out: enough for a good result."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
+    precision: Precision = "auto"
+    """Format of matrix products; auto is bfloat16 where the machine has it."""
     seed: int = 0
     """Another seed is another run."""
     json: bool = False
@@ -42,8 +46,8 @@ class Demo:
 
 def demo(settings: Demo) -> dict[str, Any]:
     """Train on the digits, measure on the fifth that was held back, draw curves, mistakes and attention."""
-    training = Train(data="digits", out=settings.out, overwrite=True, device=settings.device, seed=settings.seed)
-    figures = train(replace(training, epochs=settings.epochs))
+    training = Train(data="digits", out=settings.out, overwrite=True, epochs=settings.epochs, seed=settings.seed)
+    figures = train(replace(training, device=settings.device, precision=settings.precision))
     draw_attention_of(settings.out, settings.out / "plots" / "attention.png")
     say(f"trained and measured in {figures['seconds']:.0f} s: {figures['top1']:.2%} of the held-out digits are right")
     for name in ("curves", "confusion", "reliability", "per_class", "attention"):

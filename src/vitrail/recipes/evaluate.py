@@ -18,10 +18,11 @@ from vitrail.console import progress, say
 from vitrail.data.dataset import open_dataset
 from vitrail.data.loader import MAX_UNREADABLE, EvaluationBatches, UnreadableImages, default_workers, load_batches
 from vitrail.data.source import Dataset, Relabelled, Source, SplitName
-from vitrail.errors import DataError, SettingError
+from vitrail.errors import DataError, RunError, SettingError
 from vitrail.metrics import calibration, draw
 from vitrail.metrics.classification import ClassificationMetric, LogitMetric, negative_log_likelihood
 from vitrail.recipes import run
+from vitrail.recipes.settings import LeftOpen, check_numbers
 from vitrail.tasks.classification import Classification
 from vitrail.train import distributed
 from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
@@ -39,15 +40,19 @@ class Evaluate:
 
     run: Positional[Path]
     """The run's folder."""
-    data: Positional[str | None] = None
+    data: Positional[LeftOpen[str]] = None
     """Images to measure on; left out: those that training held back."""
     split: Literal["auto", "train", "validation", "test"] = "auto"
-    """Which part of the data; auto is test where there is one, else validation."""
-    format: str | None = None
-    """How DATA is stored, where looking at it does not tell (see `vitrail info DATA`)."""
+    """Which part of the data; auto is test where there is one, else validation, else all."""
+    format: LeftOpen[str] = None
+    """How DATA is stored, where looking at it does not tell: folder, csv, parquet …"""
+    image_column: LeftOpen[str] = None
+    """The column of a table that holds the images' paths; left out: image, path, file …"""
+    label_column: LeftOpen[str] = None
+    """The column of a table that holds the labels; left out: label, class, category …"""
     batch_size: int = 64
     """Images computed at once; changes the speed only."""
-    workers: int | None = None
+    workers: LeftOpen[int] = None
     """Processes that read images; left out: chosen for the machine."""
     max_unreadable: float = MAX_UNREADABLE
     """Share of images that may be unreadable before this stops."""
@@ -61,7 +66,9 @@ class Evaluate:
 
 def evaluate(settings: Evaluate) -> dict[str, Any]:
     """Measure, draw into ``RUN/plots``, and write the figures to ``RUN/evaluation.json``; returns the figures."""
-    task = load(settings.run)
+    check_numbers(settings)
+    folder = Path(settings.run)
+    task = load(folder)
     assert isinstance(task, Classification)
     split, source = held_out(settings, task)
     device = choose_device(settings.device)
@@ -72,34 +79,55 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
         source,
         device,
         dtype,
+        UnreadableImages(len(source), settings.max_unreadable),
         batch_size=settings.batch_size,
         workers=settings.workers,
-        max_unreadable=settings.max_unreadable,
+        what="evaluating",
     )
     seconds = time.perf_counter() - began
     figures = report(task, metric) | {"split": split, "images_per_second": round(len(source) / seconds, 2)}
-    draw_report(task, metric, figures, settings.run / "plots")
-    atomic.write_text(settings.run / "evaluation.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     if not settings.json:
         say(in_words(figures))
-        say(f"pictures are in {settings.run / 'plots'}")
+    try:
+        draw_report(task, metric, figures, folder / "plots")
+        atomic.write_text(folder / "evaluation.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+        say(f"pictures are in {folder / 'plots'}")
+    except OSError as error:  # somebody else's run may well be measured
+        say(f"no pictures, for {folder} cannot be written: {(error.strerror or '').lower()}")
     return figures
 
 
-def held_out(settings: Evaluate, task: Classification) -> tuple[SplitName, Source]:
-    """The images to measure on, labelled by the task's own classes."""
-    record = run.read(settings.run)["settings"]
+def held_out(settings: Evaluate, task: Classification) -> tuple[SplitName | Literal["all"], Source]:
+    """The images to measure on, labelled by the task's own classes, and the split that they are."""
     if settings.data is None:
-        columns = {"image_column": record["image_column"], "label_column": record["label_column"]}
-        dataset = open_dataset(record["data"], record["format"], seed=record["seed"], **columns)
+        dataset = training_data(Path(settings.run))
     else:
-        dataset = open_dataset(settings.data, settings.format, seed=record["seed"])
-    split = settings.split
-    if split == "auto":
-        split = "test" if "test" in dataset.splits else "validation"
-    if split not in dataset.splits:
-        raise SettingError(f"{dataset.name} has no {split} split; it has {', '.join(dataset.splits)}.")
-    return split, in_classes_of(task, dataset, dataset.splits[split])
+        dataset = open_dataset(
+            settings.data,
+            settings.format,
+            image_column=settings.image_column,
+            label_column=settings.label_column,
+            as_given=True,
+        )
+    wanted: tuple[SplitName, ...] = (settings.split,) if settings.split != "auto" else ("test", "validation", "train")
+    split = next((name for name in wanted if name in dataset.splits), None)
+    if split is None:
+        raise SettingError(f"{dataset.name} has no {settings.split} split; it has {', '.join(dataset.splits)}.")
+    only_one = len(dataset.splits) == 1 and settings.data is not None  # and it has no name of its own
+    return "all" if only_one else split, in_classes_of(task, dataset, dataset.splits[split])
+
+
+def training_data(folder: Path) -> Dataset:
+    """The data of a run, parted as it was then. Raises :class:`RunError` if they are not the same any more."""
+    record = run.read(folder)
+    settings = record["settings"]
+    try:
+        options = {key: settings[key] for key in ("data", "format", "seed", "image_column", "label_column")}
+    except KeyError as error:
+        raise RunError(f"{folder / run.RECORD} is damaged: it has no {error}; name the data to measure on.") from error
+    dataset = open_dataset(**options)
+    run.refuse_changed(dataset, record, folder, "name the images to measure on: `vitrail evaluate RUN DATA`")
+    return dataset
 
 
 def in_classes_of(task: Classification, dataset: Dataset, source: Source) -> Source:
@@ -107,11 +135,8 @@ def in_classes_of(task: Classification, dataset: Dataset, source: Source) -> Sou
 
     Raises :class:`DataError` if the data has a class that the model does not.
     """
-    if dataset.many_labels != task.many_labels:
-        kinds = ("one label", "many labels")
-        raise DataError(
-            f"{dataset.name} has {kinds[dataset.many_labels]} an image, the model gives {kinds[task.many_labels]}."
-        )
+    if dataset.many_labels and not task.many_labels:
+        raise DataError(f"{dataset.name} has several labels an image, the model gives one; measure on images with one.")
     unknown = [name for name in dataset.classes if name not in task.classes]
     if unknown:
         raise DataError(
@@ -128,11 +153,11 @@ def measure(
     source: Source,
     device: torch.device,
     dtype: torch.dtype,
+    unreadable: UnreadableImages,
     *,
     batch_size: int = 64,
     workers: int | None = None,
-    max_unreadable: float = MAX_UNREADABLE,
-    what: str | None = "evaluating",
+    what: str | None = None,
 ) -> LogitMetric:
     """The task's metric over all readable images of ``source``, shared among all processes.
 
@@ -143,7 +168,6 @@ def measure(
     )
     workers = default_workers(len(source)) if workers is None else workers
     metric = task.metric()
-    unreadable = UnreadableImages(len(source), max_unreadable)
     training = task.training
     task.eval()
     bar = progress(what, len(batches), unit="batch") if what else nullcontext(lambda done: None)
@@ -189,14 +213,15 @@ def draw_report(task: Classification, metric: LogitMetric, figures: dict[str, An
 
 def in_words(figures: dict[str, Any]) -> str:
     """The main figures as a line or two."""
+    images = f"{figures['images']:,} images" + (f" of {figures['split']}" if figures["split"] != "all" else "")
     if "top1" not in figures:
         return (
-            f"{figures['images']} images of {figures['split']}: mAP {figures['map']:.2%}, "
+            f"{images}: mAP {figures['map']:.2%}, "
             f"macro F1 {figures['macro_f1']:.2%}, micro F1 {figures['micro_f1']:.2%}"
         )
+    top5 = f"top-5 {figures['top5']:.2%}, " if len(figures["per_class"]) > 5 else ""
     return (
-        f"{figures['images']} images of {figures['split']}: accuracy {figures['top1']:.2%}, "
-        f"top-5 {figures['top5']:.2%}, macro F1 {figures['macro_f1']:.2%}\n"
-        f"calibration error {figures['ece']:.2%}, with temperature {figures['temperature']:.3g} "
-        f"{figures['ece_calibrated']:.2%}"
+        f"{images}: accuracy {figures['top1']:.2%}, {top5}macro F1 {figures['macro_f1']:.2%}\n"
+        f"calibration error {figures['ece']:.2%} as trained, {figures['ece_calibrated']:.2%} with the temperature "
+        f"{figures['temperature']:.3g}"
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -17,7 +18,10 @@ from vitrail.data.dataset import open_dataset, summary
 from vitrail.errors import UnknownName
 from vitrail.recipes import run
 from vitrail.recipes.choose import config_changes
+from vitrail.recipes.settings import LeftOpen
 from vitrail.weights.load import describe, read_description
+
+SENTENCES = ("notes", "leaks", "unreadable")  # shown one below the other
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,14 @@ class Info:
 
     subject: Positional[str]
     """A model's name, a run's folder, or data."""
-    config: tuple[str, ...] = ()
+    config: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(optional)")] = ()
     """Changes to a model, such as: patch_size=8 image_size=64,64."""
-    format: str | None = None
-    """How data is stored, where looking at it does not tell."""
+    format: LeftOpen[str] = None
+    """How the data are stored, where looking at them does not tell: folder, csv, parquet …"""
+    image_column: LeftOpen[str] = None
+    """The column of a table that holds the images' paths; left out: image, path, file …"""
+    label_column: LeftOpen[str] = None
+    """The column of a table that holds the labels; left out: label, class, category …"""
     json: bool = False
     """Print one JSON document."""
 
@@ -47,8 +55,8 @@ def info(settings: Info) -> dict[str, Any]:
         answer = about_model(settings.subject, settings.config)
     elif (path / run.RECORD).is_file() or (path / "model.json").is_file():
         answer = about_run(path)
-    elif path.exists() or settings.subject.partition(":")[0] in ("digits", "shapes"):
-        answer = {"kind": "data", **summary(open_dataset(settings.subject, settings.format))}
+    elif path.exists() or settings.subject.partition(":")[0] in run.WORDS:
+        answer = about_data(settings)
     else:
         raise UnknownName("model, run or data", settings.subject, models.names())
     if not settings.json:
@@ -93,9 +101,21 @@ def about_run(folder: Path) -> dict[str, Any]:
         "config": description["config"],
         "data": record.get("settings", {}).get("data"),
         "images": record.get("data", {}).get("images"),
+        "leaks": record.get("data", {}).get("leaks"),
         "chosen": record.get("choice", {}).get("reason"),
         "versions": record.get("versions"),
     }
+
+
+def about_data(settings: Info) -> dict[str, Any]:
+    """What was found in a data set: images, classes, sizes, and images that are in two splits."""
+    dataset = open_dataset(
+        settings.subject,
+        settings.format,
+        image_column=settings.image_column,
+        label_column=settings.label_column,
+    )
+    return {"kind": "data", **summary(dataset)}
 
 
 def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -121,11 +141,13 @@ def show(answer: dict[str, Any]) -> None:
     table.add_column()
     for key, value in answer.items():
         if value not in (None, [], {}):
-            table.add_row(key.replace("_", " "), _cell(value))
-    Console().print(table)
+            table.add_row(key.replace("_", " "), "\n".join(value) if key in SENTENCES else _cell(value))
+    Console(markup=False, emoji=False, highlight=False).print(table)  # a class may well be called [b] or :bee:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, dict) and value and all(isinstance(each, dict) for each in value.values()):
+        return _cell([{"": key, **each} for key, each in value.items()])
     if isinstance(value, dict):
         inner = Table(box=None, show_header=False, pad_edge=False)
         for key, each in value.items():
@@ -138,4 +160,6 @@ def _cell(value: Any) -> Any:
         return inner
     if isinstance(value, list | tuple):
         return ", ".join(str(each) for each in value)
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)

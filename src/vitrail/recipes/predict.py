@@ -7,15 +7,18 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import tyro
 from tyro.conf import Positional
 
+from vitrail.console import say
 from vitrail.data.files import Files
 from vitrail.data.loader import EvaluationBatches, default_workers, load_batches
 from vitrail.data.read import is_image
 from vitrail.errors import DataError
+from vitrail.recipes.settings import LeftOpen, check_numbers
 from vitrail.tasks import Classification
 from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
 from vitrail.weights.load import load
@@ -33,13 +36,13 @@ class Predict:
 
     run: Positional[Path]
     """The run's folder."""
-    images: Positional[tuple[str, ...]]
+    images: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(required)")]
     """Files, folders, patterns; or - for an image, or a list of paths, on standard input."""
     top: int = 5
     """How many labels to give for each image."""
     batch_size: int = 32
     """Images computed at once; changes the speed only."""
-    workers: int | None = None
+    workers: LeftOpen[int] = None
     """Processes that read images; left out: chosen for the machine."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
@@ -51,6 +54,7 @@ class Predict:
 
 def predict(settings: Predict) -> list[dict[str, Any]]:
     """Predictions in the order of the images; a broken image has its ``error``, and no predictions."""
+    check_numbers(settings)
     task = load(settings.run)
     assert isinstance(task, Classification)
     files = Files(find_images(settings.images))
@@ -59,7 +63,11 @@ def predict(settings: Predict) -> list[dict[str, Any]]:
     answers = []
     for answer in _answers(task.to(device), files, settings, device, dtype):
         answers.append(answer)
-        if not settings.json:
+        if settings.json:
+            continue
+        if answer["error"]:
+            say(f"{answer['image']}: cannot be read: {answer['error']}")
+        else:
             print(_line(answer), flush=True)
     return answers
 
@@ -70,7 +78,8 @@ def find_images(words: Sequence[str]) -> list[Path | tuple[str, bytes]]:
     for word in words:
         here = list(_images_of(word))
         if not here:
-            raise DataError(f"there is no image at '{word}'; give files, folders or patterns such as 'photos/*.jpg'.")
+            where = "on standard input" if word == "-" else f"at '{word}'"
+            raise DataError(f"there is no image {where}; give files, folders or patterns such as 'photos/*.jpg'.")
         found += here
     if not found:
         raise DataError("no image was given; give files, folders or patterns such as 'photos/*.jpg'.")
@@ -90,13 +99,15 @@ def _images_of(word: str) -> Iterator[Path | tuple[str, bytes]]:
 
 
 def _standard_input(data: bytes) -> Iterator[Path | tuple[str, bytes]]:
-    """A list of paths, one a line, or the bytes of one image: no image format is valid UTF-8 text."""
+    """A list of paths, one a line, or the bytes of one image, of which no format is UTF-8 text without a zero."""
     try:
         lines = data.decode().splitlines()
     except UnicodeDecodeError:
+        lines = []
+    if lines and b"\0" not in data:
+        yield from (Path(line) for line in lines if line.strip())
+    elif data:
         yield "-", data
-        return
-    yield from (Path(line) for line in lines if line.strip())
 
 
 def _answers(
@@ -119,6 +130,4 @@ def _answers(
 
 
 def _line(answer: dict[str, Any]) -> str:
-    if answer["error"]:
-        return f"{answer['image']}: cannot be read: {answer['error']}"
     return f"{answer['image']}: " + ", ".join(f"{p['label']} {p['score']:.1%}" for p in answer["predictions"])

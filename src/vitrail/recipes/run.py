@@ -7,6 +7,8 @@ import json
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,43 @@ import torch
 import vitrail
 from vitrail import atomic
 from vitrail.data.source import Dataset
-from vitrail.errors import RunError
+from vitrail.errors import RunError, UserError
 from vitrail.train import distributed
+from vitrail.train.checkpoint import STATE
 
 FORMAT = 1  # of run.json; a greater number than this is a newer version's
 RECORD = "run.json"
+WORDS = ("digits", "shapes")  # data that are asked for by a word; all others by a path
 
 
 def start(folder: Path, record: dict[str, Any], *, overwrite: bool) -> None:
-    """Make the folder with its `run.json`. Raises :class:`RunError` if a run is there and is not to be overwritten."""
+    """Make the folder with its `run.json`.
+
+    Raises :class:`RunError` if a run is there and is not to be overwritten, or the folder cannot be made.
+    """
     refuse_existing(folder, overwrite)
+    distributed.barrier()  # every process has looked before the first one makes the folder
     if distributed.rank() == 0:
-        if folder.exists():
-            shutil.rmtree(folder)
-        write(folder, {"format": FORMAT, "command": sys.argv, **record, "versions": versions()})
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+            with removed_after_mistake(folder):
+                write(folder, {"format": FORMAT, "command": sys.argv, **record, "versions": versions()})
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise RunError(f"the run cannot be written to {folder}: {reason}; choose another --out.") from error
     distributed.barrier()
+
+
+@contextmanager
+def removed_after_mistake(folder: Path) -> Iterator[None]:
+    """Remove a new run that a person's mistake ends before there is a state to go on from."""
+    try:
+        yield
+    except UserError:
+        if distributed.rank() == 0 and not (folder / STATE).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def refuse_existing(folder: Path, overwrite: bool) -> None:
@@ -61,7 +85,22 @@ def read(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder / RECORD} is damaged ({error}); start again with --overwrite.") from error
     if version > FORMAT:
         raise RunError(f"{folder} was written by a newer Vitrail; update with `pip install --upgrade vitrail`.")
+    if missing := [key for key in ("settings", "choice", "data") if not isinstance(record.get(key), dict)]:
+        raise RunError(f"{folder / RECORD} is damaged: it has no {missing[0]}; start again with --overwrite.")
     return record
+
+
+def absolute(data: str) -> str:
+    """A path in full, so that the run finds its data from any folder; a word such as ``digits`` as it is."""
+    return data if data.partition(":")[0] in WORDS else str(Path(data).expanduser().resolve())
+
+
+def refuse_changed(dataset: Dataset, record: dict[str, Any], folder: Path, remedy: str) -> None:
+    """Raises :class:`RunError` if the data are not those that the run in ``folder`` was started with."""
+    if fingerprint(dataset) != record["data"]["fingerprint"]:
+        raise RunError(
+            f"the images or labels of {dataset.name} are no longer those that {folder} was started with; {remedy}."
+        )
 
 
 def fingerprint(dataset: Dataset) -> str:

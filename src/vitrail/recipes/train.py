@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
+import tyro
 from tyro.conf import Positional
 
 from vitrail import atomic
 from vitrail.console import say
-from vitrail.data.augment import PRESETS
-from vitrail.data.dataset import open_dataset
-from vitrail.data.loader import MAX_UNREADABLE, TrainingBatches, UnreadableImages, default_workers, load_batches
-from vitrail.data.mix import Mix
-from vitrail.data.rng import torch_seed
-from vitrail.data.sample import Batch, Label, Labels
-from vitrail.data.source import Dataset, Source
-from vitrail.errors import RunError, SettingError
+from vitrail.data.loader import MAX_UNREADABLE, UnreadableImages, default_workers, load_batches
+from vitrail.data.sample import Batch
+from vitrail.data.source import SplitName
+from vitrail.errors import Interrupted, SettingError
 from vitrail.metrics import calibration, draw
-from vitrail.metrics.classification import ClassificationMetric
+from vitrail.metrics.classification import ClassificationMetric, LogitMetric
 from vitrail.recipes import run
-from vitrail.recipes.choose import Choice, choose
+from vitrail.recipes.choose import Choice
 from vitrail.recipes.evaluate import draw_report, in_words, measure, report
-from vitrail.tasks.classification import Classification, class_weights
+from vitrail.recipes.settings import LeftOpen
+from vitrail.recipes.start import Start, as_started, build_task, check, resumed, started, training_batches
+from vitrail.tasks.classification import Classification
 from vitrail.train import distributed
 from vitrail.train.log import read_log
 from vitrail.train.loop import Plan, fit
@@ -52,36 +48,36 @@ class Train:
       torchrun --nproc-per-node 2 -m vitrail train photos/
     """
 
-    data: Positional[str | None] = None
+    data: Positional[LeftOpen[str]] = None
     """A folder of class folders, a table of paths and labels, or another kind of data that `vitrail info` knows."""
-    out: Path | None = None
+    out: LeftOpen[Path] = None
     """The run's folder; left out: runs/DATA-MODEL."""
-    resume: Path | None = None
-    """Go on with this run, exactly where it was; everything else is as it was started with."""
+    resume: LeftOpen[Path] = None
+    """Go on with this run, exactly where it was and as it was started; no other flags are needed."""
     overwrite: bool = False
     """Replace the run that is in --out."""
     model: str = "auto"
     """A name from `vitrail models`."""
-    config: tuple[str, ...] = ()
+    config: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(optional)")] = ()
     """Changes to the model, such as: patch_size=8 position=rotary pool=map registers=4 drop_path=0.1."""
     weights: str = "none"
-    """What to start from: none (random weights), or a run's folder (its backbone)."""
-    image_size: int | None = None
-    """Side of the images in pixels, as the model sees them."""
-    epochs: int | None = None
-    """How many times to go through the training images."""
-    batch_size: int | None = None
-    """Images in a step, over all processes."""
-    learning_rate: float | None = None
-    """Peak learning rate."""
+    """What to start from: none (random weights), or a run's folder (its model)."""
+    image_size: LeftOpen[int] = None
+    """Side of the images in pixels, as the model sees them; left out: chosen for the data."""
+    epochs: LeftOpen[int] = None
+    """How many times to go through the training images; left out: chosen for the data."""
+    batch_size: LeftOpen[int] = None
+    """Images in a step, over all processes; left out: chosen for the data."""
+    learning_rate: LeftOpen[float] = None
+    """Peak learning rate; left out: 0.001, for SGD 0.02."""
     optimizer: OptimizerName = "adamw"
     """AdamW, or SGD with momentum."""
     weight_decay: float = 0.05
     """Of matrices and kernels; norms, biases, positions and tokens never decay."""
     layer_decay: float = 1.0
     """Factor of the learning rate from each layer to the one below."""
-    warmup_epochs: float | None = None
-    """Epochs until the learning rate is at its peak."""
+    warmup_epochs: LeftOpen[float] = None
+    """Epochs until the learning rate is at its peak; left out: a tenth of all, at most 5."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 for any."""
     accumulate: int = 1
@@ -91,26 +87,26 @@ class Train:
     patience: int = 0
     """Stop after so many epochs without a better score; 0 for never."""
     augment: Literal["auto", "none", "light", "strong"] = "auto"
-    """How much chance changes each image."""
-    flip: bool | None = None
-    """Mirror images by chance; left out: only colour ones, for a mirrored sign is another sign."""
-    mixup: float | None = None
-    """Strength of Mixup, such as 0.8; 0 for none."""
-    cutmix: float | None = None
-    """Strength of CutMix, such as 1.0; 0 for none."""
+    """How much chance changes each image: crops, shifts, colours; auto is light."""
+    flip: Literal["auto", "yes", "no"] = "auto"
+    """Mirror images by chance; auto: only colour ones, for a mirrored sign is another sign."""
+    mixup: float = 0.0
+    """Strength of Mixup, which blends pairs of images and labels, such as 0.8; 0 for none."""
+    cutmix: float = 0.0
+    """Strength of CutMix, which pastes a part of one image into another, such as 1.0; 0 for none."""
     label_smoothing: float = 0.1
     """Share of each label that is spread over all classes."""
     balance: Literal["none", "sampling", "weights"] = "none"
     """For classes of very different sizes: draw each class equally often, or weight its loss."""
-    format: str | None = None
-    """How DATA is stored, where looking at it does not tell."""
-    image_column: str | None = None
-    """The column of a table that holds the images' paths."""
-    label_column: str | None = None
-    """The column of a table that holds the labels."""
+    format: LeftOpen[str] = None
+    """How DATA is stored, where looking at it does not tell: folder, csv, parquet …"""
+    image_column: LeftOpen[str] = None
+    """The column of a table that holds the images' paths; left out: image, path, file …"""
+    label_column: LeftOpen[str] = None
+    """The column of a table that holds the labels; left out: label, class, category …"""
     max_unreadable: float = MAX_UNREADABLE
     """Share of images that may be unreadable before training stops."""
-    workers: int | None = None
+    workers: LeftOpen[int] = None
     """Processes that read images; changes the speed only. Left out: chosen for the machine."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
@@ -119,7 +115,7 @@ class Train:
     shard: bool = False
     """Under torchrun: spread weights and optimizer over the processes (FSDP2) instead of copying them."""
     save_seconds: float = 60.0
-    """How often to save the state for --resume; changes no result."""
+    """Seconds from one saved state for --resume to the next; changes no result."""
     log: Literal["none", "tensorboard"] = "none"
     """Write TensorBoard events, too."""
     seed: int = 0
@@ -130,35 +126,50 @@ class Train:
 
 def train(settings: Train) -> dict[str, Any]:
     """Train, or go on with a run; returns the figures on the test split (or validation, where there is no test)."""
+    check(settings)
+    if settings.resume is not None:
+        settings = as_started(settings)
     with distributed.process_group(choose_device(settings.device)) as device:
-        settings, dataset, choice, folder = resumed(settings) if settings.resume else started(settings)
-        began = time.perf_counter()
-        task = build_task(settings, dataset, choice).to(device)
         dtype = choose_precision(device, settings.precision)
-        say(f"{choice.model}, {parameters(task):,} parameters, on {device} in {str(dtype).removeprefix('torch.')}")
+        if settings.resume is not None:
+            return learn(resumed(settings), device, dtype)
+        start = started(settings, device, dtype)
+        with run.removed_after_mistake(start.folder):
+            return learn(start, device, dtype)
 
-        batches = training_batches(settings, dataset, choice, task)
-        unreadable = UnreadableImages(len(batches.source), settings.max_unreadable)
-        workers = default_workers(len(batches.source)) if settings.workers is None else settings.workers
 
-        def load_training(start: int, stop: int) -> Iterator[Batch]:
-            for batch in load_batches(batches, start, stop, workers):
-                unreadable.note(batch.unreadable)
-                yield batch
+def learn(start: Start, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """The run itself: train to the end, keep the best weights, then measure with these."""
+    settings, dataset, choice, folder = start
+    began = time.perf_counter()
+    task = build_task(settings, dataset, choice).to(device)
+    say(f"{choice.model}, {parameters(task):,} parameters, on {device} in {str(dtype).removeprefix('torch.')}")
 
-        held_back = dataset.splits["validation"]
+    batches = training_batches(settings, dataset, choice, task)
+    workers = default_workers(len(batches.source)) if settings.workers is None else settings.workers
+    unreadable = {split: UnreadableImages(len(of), settings.max_unreadable) for split, of in dataset.splits.items()}
 
-        def validate() -> dict[str, float]:
-            figures = measure(task, held_back, device, dtype, workers=settings.workers, what=None).compute()
-            return {key: figures[key] for key in (task.score, "macro_f1", "nll", "ece")}
+    def load_training(start: int, stop: int) -> Iterator[Batch]:
+        for batch in load_batches(batches, start, stop, workers):
+            unreadable["train"].note(batch.unreadable)
+            yield batch
 
-        def keep() -> None:
-            best = distributed.whole(task.state_dict())
-            if distributed.rank() == 0:
-                save_weights(best, folder)
+    def measured(task: Classification, split: SplitName, what: str | None = None) -> LogitMetric:
+        source = dataset.splits[split]
+        return measure(task, source, device, dtype, unreadable[split], workers=settings.workers, what=what)
 
+    def validate() -> dict[str, float]:
+        figures = measured(task, "validation").compute()
+        return {key: figures[key] for key in (task.score, "macro_f1", "nll", "ece")}
+
+    def keep() -> None:
+        best = distributed.whole(task.state_dict())
         if distributed.rank() == 0:
-            save_description(task, folder)
+            save_weights(best, folder)
+
+    if distributed.rank() == 0:
+        save_description(task, folder)
+    try:
         state = fit(
             task,
             load_training,
@@ -171,114 +182,18 @@ def train(settings: Train) -> dict[str, Any]:
             dtype=dtype,
             tensorboard=settings.log == "tensorboard",
         )
-        best_epoch = state.best_step // batches.steps_per_epoch
-        say(f"best {task.score} on validation {state.best:.4f}, after epoch {best_epoch}")
-        figures = finish(folder, dataset, device, dtype, settings)
-        return figures | {"run": str(folder), "seconds": round(time.perf_counter() - began, 1)}
-
-
-def started(settings: Train) -> tuple[Train, Dataset, Choice, Path]:
-    """Open the data, choose what was left open, and make the run's folder."""
-    if settings.data is None:
-        raise SettingError("no data was given: `vitrail train DATA`, or `vitrail train --resume RUN`.")
-    if settings.out is not None:
-        run.refuse_existing(settings.out, settings.overwrite)  # before the data is looked through
-    dataset = open_data(settings)
-    for note in dataset.notes:
-        say(note)
-    choice = choose(settings, dataset)
-    say(choice.reason)
-    settings = replace(settings, data=absolute(settings.data))
-    folder = settings.out or Path("runs") / f"{Path(dataset.name).stem or 'data'}-{choice.model}"
-    record = {
-        "settings": as_json(settings),
-        "choice": as_json(choice),
-        "data": {"fingerprint": run.fingerprint(dataset), "images": {k: len(v) for k, v in dataset.splits.items()}},
-    }
-    build_task(settings, dataset, choice)  # what cannot be built is said before the folder is made
-    run.start(folder, record, overwrite=settings.overwrite)
-    return settings, dataset, choice, folder
-
-
-def resumed(settings: Train) -> tuple[Train, Dataset, Choice, Path]:
-    """The run as it was started: the same settings, and the same data or :class:`RunError`."""
-    assert settings.resume is not None
-    folder = settings.resume
-    record = run.read(folder)
-    started_with: dict[str, Any] = record["settings"] | {"config": tuple(record["settings"]["config"])}
-    settings = replace(  # these three change no result
-        Train(**started_with), workers=settings.workers, save_seconds=settings.save_seconds, json=settings.json
-    )
-    dataset = open_data(settings)
-    if run.fingerprint(dataset) != record["data"]["fingerprint"]:
-        raise RunError(
-            f"the images or labels of {settings.data} are not those that {folder} was started with; restore them, or "
-            "start a new run."
-        )
-    return settings, dataset, Choice.from_json(record["choice"]), folder
-
-
-def open_data(settings: Train) -> Dataset:
-    """The data set that the settings name, with every split that it can have."""
-    assert settings.data is not None
-    return open_dataset(
-        settings.data,
-        settings.format,
-        seed=settings.seed,
-        image_column=settings.image_column,
-        label_column=settings.label_column,
-    )
-
-
-def build_task(settings: Train, dataset: Dataset, choice: Choice) -> Classification:
-    """Backbone and head with the weights that training starts from."""
-    torch.manual_seed(torch_seed(settings.seed, "init"))
-    weights = None
-    if settings.balance == "weights":
-        weights = class_weights(label_counts(dataset.splits["train"], len(dataset.classes)))
-    task = Classification(
-        choice.model,
-        choice.create(),
-        dataset.classes,
-        choice.preprocess(dataset.channels),
-        many_labels=dataset.many_labels,
-        label_smoothing=settings.label_smoothing,
-        class_weights=weights,
-    )
-    if settings.weights != "none":
-        start_from(task, settings.weights)
-    return task
-
-
-def start_from(task: Classification, reference: str) -> None:
-    """Copy the backbone's weights of another run; the head, too, if it has the same classes."""
-    other = load(reference)
-    theirs = {name: tuple(value.shape) for name, value in other.backbone.state_dict().items()}
-    if theirs != {name: tuple(value.shape) for name, value in task.backbone.state_dict().items()}:
+    except Interrupted as stopped:
+        remedy = f"Go on with: vitrail train --resume {folder}"
+        raise Interrupted(f"{stopped} {remedy}", stopped.exit_status - 128) from stopped
+    except torch.OutOfMemoryError as error:
         raise SettingError(
-            f"--weights {reference} is a {other.model} of another shape; train that model, with its image size."
-        )
-    task.backbone.load_state_dict(other.backbone.state_dict())
-    if isinstance(other, Classification) and other.classes == task.classes:
-        task.head.load_state_dict(other.head.state_dict())
-    else:
-        say(f"new head: {len(task.classes)} classes")
-
-
-def training_batches(settings: Train, dataset: Dataset, choice: Choice, task: Classification) -> TrainingBatches:
-    """The endless batches that this process trains on."""
-    return TrainingBatches(
-        dataset.splits["train"],
-        len(dataset.classes),
-        task.preprocess,
-        replace(PRESETS[choice.augment], flip=choice.flip),
-        Mix(mixup=choice.mixup, cutmix=choice.cutmix),
-        choice.batch_size,
-        balance=settings.balance == "sampling",
-        seed=settings.seed,
-        rank=distributed.rank(),
-        world=distributed.world(),
-    )
+            f"a batch of {choice.batch_size} images does not fit into the memory of {device}; give a smaller "
+            "--batch-size, or cut it into parts with --accumulate."
+        ) from error
+    score = {"top1": "accuracy", "map": "mean average precision"}[task.score]
+    say(f"best {score} on validation {state.best:.2%}, after epoch {state.best_step // batches.steps_per_epoch}")
+    figures = finish(folder, "test" if "test" in dataset.splits else "validation", device, measured)
+    return figures | {"run": str(folder), "seconds": round(time.perf_counter() - began, 1)}
 
 
 def plan(settings: Train, choice: Choice, steps_per_epoch: int) -> Plan:
@@ -302,17 +217,17 @@ def plan(settings: Train, choice: Choice, steps_per_epoch: int) -> Plan:
     )
 
 
-def finish(folder: Path, dataset: Dataset, device: torch.device, dtype: torch.dtype, settings: Train) -> dict[str, Any]:
+def finish(
+    folder: Path, split: SplitName, device: torch.device, measured: Callable[..., LogitMetric]
+) -> dict[str, Any]:
     """With the best weights: fit the temperature, measure on held-out images, draw; each process measures its share."""
     distributed.barrier()
     task = load(folder).to(device)
     assert isinstance(task, Classification)
-    options: dict[str, Any] = {"workers": settings.workers, "max_unreadable": settings.max_unreadable}
-    validation = measure(task, dataset.splits["validation"], device, dtype, what=None, **options)
+    validation = measured(task, "validation")
     if isinstance(validation, ClassificationMetric):
         task.temperature = round(calibration.fit_temperature(validation.logits, validation.targets), 4)
-    split = "test" if "test" in dataset.splits else "validation"
-    metric = measure(task, dataset.splits["test"], device, dtype, **options) if split == "test" else validation
+    metric = measured(task, split, "evaluating") if split != "validation" else validation
     figures = report(task, metric) | {"split": split}
     if distributed.rank() == 0:
         save_description(task, folder)
@@ -324,28 +239,6 @@ def finish(folder: Path, dataset: Dataset, device: torch.device, dtype: torch.dt
     return figures
 
 
-def label_counts(source: Source, classes: int) -> np.ndarray:
-    """How many images have each class, ``(K,)`` int64."""
-    counts: Counter[int] = Counter()
-    for index in range(len(source)):
-        label = source.label(index)
-        if isinstance(label, Label):
-            counts[label.index] += 1
-        elif isinstance(label, Labels):
-            counts.update(label.indices)
-    return np.array([counts[k] for k in range(classes)], dtype=np.int64)
-
-
 def parameters(task: torch.nn.Module) -> int:
     """Number of learned values."""
     return sum(parameter.numel() for parameter in task.parameters())
-
-
-def absolute(data: str) -> str:
-    """A path in full, so that a run can be resumed from another folder; a word such as ``digits`` as it is."""
-    return str(Path(data).resolve()) if Path(data).exists() else data
-
-
-def as_json(settings: Any) -> Any:
-    """A dataclass as JSON has it."""
-    return json.loads(json.dumps(dataclasses.asdict(settings), default=str))

@@ -18,6 +18,7 @@ from vitrail import models
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.read import decode
 from vitrail.data.sample import Batch, Image, Sample
+from vitrail.errors import SettingError
 from vitrail.heads.linear import LinearHead
 from vitrail.metrics.classification import ClassificationMetric, LogitMetric
 from vitrail.metrics.many_labels import ManyLabelsMetric
@@ -45,6 +46,8 @@ class Classification(Task):
         label_smoothing: share of each target that is spread over all classes (Szegedy et al. 2016).
         class_weights: ``(K,)``, how much the loss of each class counts.
         temperature: by which logits are divided before they become scores (Guo et al. 2017).
+
+    Raises :class:`SettingError` for a smoothing or a temperature that makes no sense.
     """
 
     name: ClassVar[str] = "classification"
@@ -61,6 +64,10 @@ class Classification(Task):
         class_weights: NDArray[np.float32] | None = None,
         temperature: float = 1.0,
     ) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise SettingError(f"label smoothing must be at least 0 and below 1, not {label_smoothing}.")
+        if not 0 < temperature < float("inf"):
+            raise SettingError(f"the temperature must be above 0, not {temperature}.")
         super().__init__(model, backbone, LinearHead(backbone.width, len(classes)), preprocess)
         self.classes = tuple(classes)
         self.many_labels = many_labels
@@ -99,12 +106,15 @@ class Classification(Task):
 
     @torch.inference_mode()
     def predict(self, image: str | Path | Image, top: int = 5) -> list[Scored]:
-        """The ``top`` classes of one image: a path, or an array ``(H, W, C)`` uint8.
+        """The ``top`` classes of one image: a path, or an array ``(H, W, C)`` uint8 with C = 1 or 3.
 
-        Raises :class:`vitrail.errors.UnreadableImage` for a file that is no readable image.
+        Raises :class:`vitrail.errors.UnreadableImage` for a file that is no readable image, :class:`SettingError` for
+        another kind of array.
         """
         self.eval()
         pixels = image if isinstance(image, np.ndarray) else decode(Path(image), str(image))
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
+            raise SettingError(f"an image is an array (H, W, 1 or 3) of uint8, not {pixels.shape} of {pixels.dtype}.")
         prepared = self.preprocess.apply(Sample(pixels, "image"))[0].image
         device = next(self.parameters()).device
         batch = torch.from_numpy(prepared).permute(2, 0, 1)[None].to(device)

@@ -27,7 +27,7 @@ class MetricsLog:
         self.path = path
         with disk_errors(path):
             path.touch()
-            os.truncate(path, size)
+            os.truncate(path, min(size, path.stat().st_size))  # to a greater size it would pad with zero bytes
             self.file = path.open("a", encoding="utf-8")
         self.events = None if tensorboard is None else _event_writer(tensorboard, step)
 
@@ -49,7 +49,8 @@ class MetricsLog:
         return self.path.stat().st_size
 
     def close(self) -> None:
-        self.file.close()
+        with disk_errors(self.path):
+            self.file.close()
         if self.events is not None:
             self.events.close()
 

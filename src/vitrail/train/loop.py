@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrail.console import progress
+from vitrail.console import progress, say
 from vitrail.data.rng import torch_seed
 from vitrail.data.sample import Batch
-from vitrail.errors import Interrupted, TrainingDiverged
+from vitrail.errors import Interrupted, SettingError, TrainingDiverged
 from vitrail.train import checkpoint, distributed
 from vitrail.train.checkpoint import State
 from vitrail.train.ema import Ema
@@ -46,6 +47,8 @@ class Plan:
         log_every: steps from one training record to the next.
         save_seconds: how often the state is saved besides at the end of training; never changes a result.
         shard: spread weights and optimizer over the processes (FSDP2) instead of copying them to each (DDP).
+
+    Raises :class:`SettingError` when these make no sense.
     """
 
     steps: int
@@ -63,6 +66,21 @@ class Plan:
     save_seconds: float = 60.0
     shard: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise SettingError("there is nothing to do: at least 1 epoch is needed.")
+        if not 0 < self.learning_rate < math.inf:
+            raise SettingError(f"the learning rate must be above 0, not {self.learning_rate}.")
+        if not 0 < self.layer_decay <= 1:
+            raise SettingError(f"the layer decay must be above 0 and at most 1, not {self.layer_decay}.")
+        if not 0 <= self.ema < 1:
+            raise SettingError(f"the decay of the moving average must be at least 0 and below 1, not {self.ema}.")
+        if self.accumulate < 1:
+            raise SettingError(f"a batch is cut into at least 1 part, not {self.accumulate}.")
+        for name in ("weight_decay", "warmup", "clip", "patience"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingError(f"{name.replace('_', ' ')} must be 0 or more, not {getattr(self, name)}.")
 
 
 def fit(
@@ -98,6 +116,7 @@ def fit(
     ema = Ema(learner, plan.ema) if plan.ema else None
     state = checkpoint.restore(folder, learner, optimizer, ema)
     if state.finished:
+        say("this run has finished: nothing is left to train.")
         return state
 
     first = distributed.rank() == 0
@@ -106,7 +125,7 @@ def fit(
     words = ""
     saved = time.monotonic()
     bar = progress("training", plan.steps, done=state.step)
-    with stop_requests() as stop, bar as advance:
+    with closing(log) if log else nullcontext(), stop_requests() as stop, bar as advance:
         for batch in load(state.step, plan.steps):
             learning_rate = plan.learning_rate * warmup_cosine(state.step, plan.steps, plan.warmup)
             set_learning_rate(optimizer, learning_rate)
@@ -143,8 +162,6 @@ def fit(
             if asked:
                 number = max(distributed.gather(stop.signal_number))
                 raise Interrupted(f"stopped after step {state.step} of {plan.steps}; all is saved.", number)
-    if log:
-        log.close()
     return state
 
 
@@ -197,4 +214,4 @@ def _validate(
 
 def _write(log: MetricsLog | None, record: dict[str, Any]) -> None:
     if log:
-        log.write({key: round(value, 6) if isinstance(value, float) else value for key, value in record.items()})
+        log.write({key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in record.items()})

@@ -20,8 +20,8 @@ def choose_device(requested: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(requested)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(0, device=device).cpu()  # back again, which "meta" cannot
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise SettingError(
             f"device '{requested}' is not available here; --device auto takes the best there is."
         ) from error

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vitrail.errors import CheckpointError, RunError, UnknownName
+from vitrail.errors import CheckpointError, RunError, UserError
 from vitrail.tasks import TASKS, Task
 from vitrail.weights.save import DESCRIPTION, FORMAT, WEIGHTS
 
@@ -30,12 +30,12 @@ def load(reference: str | Path) -> Task:
 def describe(folder: Path) -> Task:
     """The task that `model.json` in ``folder`` describes, with fresh weights."""
     description = read_description(folder)
-    kind = TASKS.get(description.get("task", ""))
+    kind = TASKS.get(str(description.get("task")))
     if kind is None:
         raise CheckpointError(f"{folder / DESCRIPTION} names no known task; it is damaged, or not a model of Vitrail.")
     try:
         return kind.from_json(description)
-    except (KeyError, TypeError, ValueError, AttributeError, UnknownName) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, UserError) as error:
         raise CheckpointError(f"{folder / DESCRIPTION} does not describe a model ({error}); it is damaged.") from error
 
 
@@ -48,7 +48,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         version = int(description["format"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{folder / DESCRIPTION} is damaged ({error}); restore it or train again.") from error
     if version > FORMAT:
         raise RunError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 import vitrail
@@ -26,4 +26,4 @@ def save_description(task: Task, folder: Path) -> None:
 def save_weights(weights: dict[str, Tensor], folder: Path) -> None:
     """Write `model.safetensors` from a task's state dict of whole (unsharded) tensors."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    atomic.write(folder / WEIGHTS, lambda path: save_file(tensors, path))
+    atomic.write_bytes(folder / WEIGHTS, save(tensors))  # not `save_file`, which has errors of its own for a full disk

@@ -25,6 +25,7 @@ from vitrail.nn.patch import PatchEmbedding, patch_grid
 from vitrail.nn.pool import AttentionPool
 from vitrail.nn.position import sincos_2d
 from vitrail.nn.rope import Rotation, rotary_2d
+from vitrail.nn.stem import ConvStem
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Config:
         image_size: height and width in pixels; fixes the grid of learned positions only.
         patch_size: side of a patch in pixels.
         channels: 1 for grey images, 3 for RGB.
+        stem: the paper's linear map of each patch, or a few small convolutions (after Xiao et al. 2021).
         position: learned 1-D positions (the paper's), fixed 2-D sine-cosine, or rotary on both axes.
         pool: the class token's vector, the mean of the patch tokens, or attention pooling (MAP).
         registers: spare tokens beside the patches (Darcet et al. 2024).
@@ -54,6 +56,7 @@ class Config:
     image_size: tuple[int, int] = (224, 224)
     patch_size: int = 16
     channels: int = 3
+    stem: Literal["patch", "conv"] = "patch"
     position: Literal["learned", "sincos", "rotary"] = "learned"
     pool: Literal["class", "mean", "map"] = "class"
     registers: int = 0
@@ -73,8 +76,10 @@ def _size(width: int, depth: int, heads: int, mlp: int, patch_size: int) -> Conf
 
 SIZES: dict[str, Config] = {
     # Ours, for images of 8 to 64 pixels and a laptop; they have no published counterpart.
-    "vit-nano": Config(96, 6, 3, 192, image_size=(32, 32), patch_size=4, position="learned", pool="mean"),
-    "vit-micro": Config(192, 8, 6, 384, image_size=(32, 32), patch_size=4, position="learned", pool="mean"),
+    "vit-nano": Config(
+        96, 4, 3, 192, image_size=(8, 8), patch_size=2, channels=1, stem="conv", position="sincos", pool="mean"
+    ),
+    "vit-micro": Config(128, 6, 4, 256, image_size=(32, 32), patch_size=4, stem="conv", position="sincos", pool="mean"),
     # Ti and S: Steiner et al. 2022, How to train your ViT?, table 2 (geometry of DeiT, Touvron et al. 2021).
     "vit-ti16": _size(192, 12, 3, 768, 16),
     "vit-s32": _size(384, 12, 6, 1536, 32),
@@ -141,7 +146,8 @@ class ViT(Backbone):
         self.config = config
         self.grid = patch_grid(config.image_size, config.patch_size)
         width = config.width
-        self.patch_embedding = PatchEmbedding(config.channels, width, config.patch_size)
+        embedding = ConvStem if config.stem == "conv" else PatchEmbedding
+        self.patch_embedding = embedding(config.channels, width, config.patch_size)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if config.pool == "class" else None
         self.registers = nn.Parameter(torch.empty(1, config.registers, width)) if config.registers else None
         positions = self.grid[0] * self.grid[1] + (config.pool == "class")

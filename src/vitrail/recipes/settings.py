@@ -1,0 +1,61 @@
+"""What the settings of all recipes share: flags that may be left out, and what their numbers may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import tyro
+
+from vitrail.errors import SettingError
+
+T = TypeVar("T")
+
+# A flag without a value of its own: its text says what happens where it is left out.
+LeftOpen = Annotated[T | None, tyro.conf.arg(help_behavior_hint="(optional)")]
+
+
+class Range(NamedTuple):
+    """Which numbers make sense, in words and as a test; NaN passes none."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+AT_LEAST_1 = Range("at least 1", lambda number: number >= 1)
+NOT_NEGATIVE = Range("a number from 0 upwards", lambda number: 0 <= number < math.inf)
+POSITIVE = Range("a number above 0", lambda number: 0 < number < math.inf)
+FACTOR = Range("above 0 and at most 1", lambda number: 0 < number <= 1)
+BELOW_1 = Range("at least 0 and below 1", lambda number: 0 <= number < 1)
+SHARE = Range("from 0 to 1", lambda number: 0 <= number <= 1)
+
+NUMBERS: dict[str, Range] = {
+    "accumulate": AT_LEAST_1,
+    "batch_size": AT_LEAST_1,
+    "clip": NOT_NEGATIVE,
+    "cutmix": NOT_NEGATIVE,
+    "ema": BELOW_1,
+    "epochs": AT_LEAST_1,
+    "image_size": AT_LEAST_1,
+    "label_smoothing": BELOW_1,
+    "layer_decay": FACTOR,
+    "learning_rate": POSITIVE,
+    "max_unreadable": SHARE,
+    "mixup": NOT_NEGATIVE,
+    "patience": NOT_NEGATIVE,
+    "save_seconds": NOT_NEGATIVE,
+    "seed": NOT_NEGATIVE,
+    "top": AT_LEAST_1,
+    "warmup_epochs": NOT_NEGATIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "workers": NOT_NEGATIVE,
+}
+
+
+def check_numbers(settings: Any) -> None:
+    """Raises :class:`SettingError` for the first number among a recipe's settings that makes no sense."""
+    for name, allowed in NUMBERS.items():
+        number = getattr(settings, name, None)
+        if number is not None and not allowed.holds(number):
+            raise SettingError(f"--{name.replace('_', '-')} must be {allowed.words}, not {number}.")

@@ -1,0 +1,218 @@
+"""How a run begins, or goes on: every mistake in what was asked for is found before a file is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.distributed import is_torchelastic_launched
+
+from vitrail.console import say
+from vitrail.data.augment import PRESETS
+from vitrail.data.dataset import class_counts, open_dataset
+from vitrail.data.loader import TrainingBatches
+from vitrail.data.mix import Mix
+from vitrail.data.rng import torch_seed
+from vitrail.data.source import Dataset
+from vitrail.data.split import leak_notes
+from vitrail.errors import RunError, SettingError
+from vitrail.recipes import run
+from vitrail.recipes.choose import Choice, choose
+from vitrail.recipes.settings import check_numbers
+from vitrail.tasks.classification import Classification, class_weights
+from vitrail.train import distributed
+from vitrail.weights.load import load
+
+if TYPE_CHECKING:
+    from vitrail.recipes.train import Train
+
+FREE = ("resume", "workers", "save_seconds", "json", "device")  # what may be another when a run goes on
+MOST_COMPARED = 100_000  # images that are looked through for leaks before training
+
+
+class Start(NamedTuple):
+    """What a run is made of: settings with the data's path in full, the data, all that was left open, the folder."""
+
+    settings: Train
+    dataset: Dataset
+    choice: Choice
+    folder: Path
+
+
+def check(settings: Train) -> None:
+    """Raises :class:`SettingError` for settings that make no sense, whatever the data."""
+    check_numbers(settings)
+    if settings.data is None and settings.resume is None:
+        raise SettingError("no data was given: `vitrail train DATA`, or `vitrail train --resume RUN`.")
+    if settings.shard and not is_torchelastic_launched():
+        raise SettingError("--shard needs processes to spread over: `torchrun --nproc-per-node N -m vitrail train …`.")
+
+
+def started(settings: Train, device: torch.device, dtype: torch.dtype) -> Start:
+    """Open the data, choose what was left open, and make the run's folder."""
+    assert settings.data is not None
+    if settings.out is not None:
+        run.refuse_existing(Path(settings.out), settings.overwrite)  # before the data is looked through
+    settings = replace(settings, data=run.absolute(settings.data))
+    dataset = open_data(settings)
+    for note in dataset.notes:
+        say(note)
+    leaks = find_leaks(dataset)
+    choice = choose(settings, dataset)
+    say(choice.reason)
+    training_batches(settings, dataset, choice, build_task(settings, dataset, choice))  # while nothing is written yet
+    folder = Path(settings.out or default_folder(str(settings.data), choice.model))
+    record = {
+        "settings": as_json(settings),
+        "choice": as_json(choice),
+        "device": str(device),
+        "precision": str(dtype).removeprefix("torch."),
+        "data": {
+            "fingerprint": run.fingerprint(dataset),
+            "images": {split: len(source) for split, source in dataset.splits.items()},
+            "leaks": leaks,
+        },
+    }
+    run.start(folder, record, overwrite=settings.overwrite)
+    return Start(settings, dataset, choice, folder)
+
+
+def as_started(settings: Train) -> Train:
+    """The settings of the run that is to go on.
+
+    Raises :class:`SettingError` for one that was given and is another than the run was started with; those that change
+    no result, and the device, may be.
+    """
+    assert settings.resume is not None
+    folder = Path(settings.resume)
+    record = run.read(folder)
+    try:
+        before = replace(settings, **record["settings"] | {"config": tuple(record["settings"]["config"])})
+        precision = record["precision"]
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder / run.RECORD} is damaged ({error}); start again with --overwrite.") from error
+    named = replace(
+        settings,
+        data=None if settings.data is None else run.absolute(settings.data),
+        out=None if settings.out is not None and Path(settings.out) == folder else settings.out,
+    )
+    now, then, usual = as_json(named), as_json(before), as_json(type(settings)())
+    if others := [name for name in now if name not in FREE and now[name] not in (usual[name], then[name])]:
+        flags = ", ".join("DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in others)
+        raise SettingError(
+            f"--resume goes on with {folder} as it was started: leave out {flags}, or start a new run, perhaps with "
+            f"--weights {folder}."
+        )
+    free = {name: getattr(settings, name) for name in FREE}
+    device = settings.device if settings.device != "auto" else before.device
+    return replace(before, **free | {"device": device, "precision": precision})
+
+
+def resumed(settings: Train) -> Start:
+    """The run as it was started: the same choices, and the same data or :class:`RunError`."""
+    assert settings.resume is not None
+    folder = Path(settings.resume)
+    record = run.read(folder)
+    dataset = open_data(settings)
+    run.refuse_changed(dataset, record, folder, "restore them, or start a new run")
+    try:
+        choice = Choice(**record["choice"])
+    except TypeError as error:
+        raise RunError(f"{folder / run.RECORD} is damaged ({error}); start again with --overwrite.") from error
+    return Start(settings, dataset, choice, folder)
+
+
+def open_data(settings: Train) -> Dataset:
+    """The data set that the settings name, with every split that it can have."""
+    assert settings.data is not None
+    return open_dataset(
+        settings.data,
+        settings.format,
+        seed=settings.seed,
+        image_column=settings.image_column,
+        label_column=settings.label_column,
+    )
+
+
+def find_leaks(dataset: Dataset) -> list[str]:
+    """A sentence for each two splits that share images, all said in one line; scenes drawn on demand are not compared.
+
+    Of files only those are read whose size occurs in two splits.
+    """
+    if dataset.format == "shapes":
+        return []
+    if sum(map(len, dataset.splits.values())) > MOST_COMPARED:
+        say("Too many images to look first for the same ones in two splits; `vitrail info DATA` does.")
+        return []
+    leaks = leak_notes(dataset)
+    if leaks:
+        say(f"Leak: {'; '.join(leaks)}.")
+    return leaks
+
+
+def build_task(settings: Train, dataset: Dataset, choice: Choice) -> Classification:
+    """Backbone and head with the weights that training starts from."""
+    torch.manual_seed(torch_seed(settings.seed, "init"))
+    weights = None
+    if settings.balance == "weights":
+        counts = class_counts(dataset.splits["train"])
+        weights = class_weights(np.array([counts[k] for k in range(len(dataset.classes))]))
+    task = Classification(
+        choice.model,
+        choice.create(),
+        dataset.classes,
+        choice.preprocess(),
+        many_labels=dataset.many_labels,
+        label_smoothing=settings.label_smoothing,
+        class_weights=weights,
+    )
+    if settings.weights != "none":
+        start_from(task, settings.weights)
+    return task
+
+
+def start_from(task: Classification, reference: str) -> None:
+    """Copy the backbone's weights of another run; the head, too, if it has the same classes."""
+    other = load(reference)
+    theirs = {name: tuple(value.shape) for name, value in other.backbone.state_dict().items()}
+    if theirs != {name: tuple(value.shape) for name, value in task.backbone.state_dict().items()}:
+        raise SettingError(
+            f"--weights {reference} is a {other.model} of another shape; leave out --model, --config and --image-size."
+        )
+    task.backbone.load_state_dict(other.backbone.state_dict())
+    if isinstance(other, Classification) and other.classes == task.classes:
+        task.head.load_state_dict(other.head.state_dict())
+
+
+def training_batches(settings: Train, dataset: Dataset, choice: Choice, task: Classification) -> TrainingBatches:
+    """The endless batches that this process trains on."""
+    return TrainingBatches(
+        dataset.splits["train"],
+        len(dataset.classes),
+        task.preprocess,
+        replace(PRESETS[choice.augment], flip=choice.flip),
+        Mix(mixup=choice.mixup, cutmix=choice.cutmix, probability=0.5),  # pure images, too: a model meets only those
+        choice.batch_size,
+        balance=settings.balance == "sampling",
+        seed=settings.seed,
+        rank=distributed.rank(),
+        world=distributed.world(),
+    )
+
+
+def default_folder(data: str, model: str) -> Path:
+    """``runs/DATA-MODEL``, in letters that every file system takes."""
+    name = re.sub(r"[^\w.-]+", "-", Path(data).stem) or "data"
+    return Path("runs", f"{name}-{model}")
+
+
+def as_json(settings: Any) -> dict[str, Any]:
+    """A dataclass as JSON has it."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
+    return values
