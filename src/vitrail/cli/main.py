@@ -49,6 +49,8 @@ STATUS: dict[str, Callable[[Any], int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit status."""
+    # Compute threads that wait shall sleep: spinning, they take the cores from the workers that read images.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:

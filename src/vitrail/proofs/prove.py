@@ -16,6 +16,7 @@ from vitrail.console import say
 from vitrail.errors import UnknownName
 from vitrail.proofs import lenet, resume, vit
 from vitrail.proofs.proof import Proof
+from vitrail.recipes.settings import LeftOpen, Names
 
 PROOFS: dict[str, Callable[[Path | None, Path], Proof]] = {
     "lenet": lenet.prove,
@@ -33,11 +34,11 @@ class Prove:
       vitrail prove lenet vit --data ~/datasets
     """
 
-    names: Positional[tuple[str, ...]] = ()
+    names: Positional[Names] = ()
     """Which proofs; left out: all of them."""
-    data: Path | None = None
+    data: LeftOpen[Path] = None
     """Folder with the data sets; left out: $VITRAIL_DATA, else they are fetched from the Hugging Face Hub."""
-    out: Path | None = None
+    out: LeftOpen[Path] = None
     """Keep the runs here; left out: they are thrown away."""
     json: bool = False
     """Print one JSON document: a list of {"name", "measured", "baseline", "bar", "better", "passed", "seconds"}."""

@@ -23,6 +23,7 @@ from vitrail.explain.draw import Panel, draw_attention
 from vitrail.metrics import draw
 from vitrail.models.vit.vit import ViT
 from vitrail.recipes.predict import find_images
+from vitrail.recipes.settings import Images, LeftOpen
 from vitrail.tasks import Classification
 from vitrail.train.precision import choose_device
 from vitrail.weights.load import load
@@ -45,11 +46,11 @@ class Explain:
 
     run: Positional[Path]
     """The run's folder."""
-    images: Positional[tuple[str, ...]]
+    images: Positional[Images]
     """Files, folders, patterns; or - for an image, or a list of paths, on standard input. The first 16 are drawn."""
     method: Method = "attention"
     """attention: what one layer looks at; rollout: what arrives through all layers (Abnar and Zuidema 2020)."""
-    layer: int | None = None
+    layer: LeftOpen[int] = None
     """The layer, counted from 1, where attention is read or rollout ends; left out: the last."""
     out: Path = Path("explanation.png")
     """The picture, a PNG file."""

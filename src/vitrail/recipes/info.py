@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -18,7 +17,7 @@ from vitrail.data.dataset import open_dataset, summary
 from vitrail.errors import UnknownName
 from vitrail.recipes import run
 from vitrail.recipes.choose import config_changes
-from vitrail.recipes.settings import LeftOpen
+from vitrail.recipes.settings import Changes, LeftOpen
 from vitrail.weights.load import describe, read_description
 
 SENTENCES = ("notes", "leaks", "unreadable")  # shown one below the other
@@ -36,7 +35,7 @@ class Info:
 
     subject: Positional[str]
     """A model's name, a run's folder, or data."""
-    config: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(optional)")] = ()
+    config: Changes = ()
     """Changes to a model, such as: patch_size=8 image_size=64,64."""
     format: LeftOpen[str] = None
     """How the data are stored, where looking at them does not tell: folder, csv, parquet …"""

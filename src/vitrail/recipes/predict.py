@@ -7,10 +7,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 from tyro.conf import Positional
 
 from vitrail.console import say
@@ -18,7 +17,7 @@ from vitrail.data.files import Files
 from vitrail.data.loader import EvaluationBatches, default_workers, load_batches
 from vitrail.data.read import is_image
 from vitrail.errors import DataError
-from vitrail.recipes.settings import LeftOpen, check_numbers
+from vitrail.recipes.settings import Images, LeftOpen, check_numbers
 from vitrail.tasks import Classification
 from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
 from vitrail.weights.load import load
@@ -36,7 +35,7 @@ class Predict:
 
     run: Positional[Path]
     """The run's folder."""
-    images: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(required)")]
+    images: Positional[Images]
     """Files, folders, patterns; or - for an image, or a list of paths, on standard input."""
     top: int = 5
     """How many labels to give for each image."""

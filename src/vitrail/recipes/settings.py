@@ -15,6 +15,11 @@ T = TypeVar("T")
 # A flag without a value of its own: its text says what happens where it is left out.
 LeftOpen = Annotated[T | None, tyro.conf.arg(help_behavior_hint="(optional)")]
 
+# Flags of several words.
+Changes = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...", help_behavior_hint="(optional)")]
+Images = Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(required)")]
+Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", help_behavior_hint="(optional)")]
+
 
 class Range(NamedTuple):
     """Which numbers make sense, in words and as a test; NaN passes none."""

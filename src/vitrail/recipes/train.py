@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import tyro
 from tyro.conf import Positional
 
 from vitrail import atomic
@@ -24,7 +23,7 @@ from vitrail.metrics.classification import ClassificationMetric, LogitMetric
 from vitrail.recipes import run
 from vitrail.recipes.choose import Choice
 from vitrail.recipes.evaluate import draw_report, in_words, measure, report
-from vitrail.recipes.settings import LeftOpen
+from vitrail.recipes.settings import Changes, LeftOpen
 from vitrail.recipes.start import Start, as_started, build_task, check, resumed, started, training_batches
 from vitrail.tasks.classification import Classification
 from vitrail.train import distributed
@@ -58,7 +57,7 @@ class Train:
     """Replace the run that is in --out."""
     model: str = "auto"
     """A name from `vitrail models`."""
-    config: Annotated[tuple[str, ...], tyro.conf.arg(help_behavior_hint="(optional)")] = ()
+    config: Changes = ()
     """Changes to the model, such as: patch_size=8 position=rotary pool=map registers=4 drop_path=0.1."""
     weights: str = "none"
     """What to start from: none (random weights), or a run's folder (its model)."""

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from vitrail.errors import DataError, RunError, SettingError, UnknownName
+from vitrail.recipes.info import Info, info
+from vitrail.weights.load import load
+
+
+def test_a_model_is_told_layer_by_layer():
+    answer = info(Info("lenet-5", json=True))
+    assert answer["kind"] == "model"
+    counts = {layer["name"]: layer["parameters"] for layer in answer["layers"]}
+    assert sum(counts.values()) == answer["parameters"]
+    assert 1516 in counts.values()  # C3 of LeCun et al. 1998
+    assert answer["features"]["pooled"] == 84
+
+
+def test_changes_to_a_model_are_counted_in():
+    answer = info(Info("vit-ti16", config=("image_size=64,96", "patch_size=8", "registers=4"), json=True))
+    assert answer["config"]["image_size"] == (64, 96)
+    assert answer["features"]["grid"] == [8, 12]
+    assert answer["features"]["tokens"] == [1 + 4 + 96, 192]
+    assert answer["features"]["maps"] == [[192, 8, 12]]
+
+
+def test_a_change_that_cannot_be_is_refused():
+    with pytest.raises(SettingError, match="not divisible"):
+        info(Info("vit-ti16", config=("patch_size=15",)))
+
+
+def test_the_largest_model_takes_no_memory():
+    assert info(Info("vit-22b14", json=True))["parameters"] > 21e9
+
+
+def test_a_run_is_told_with_its_classes_and_how_it_came_about(colours):
+    answer = info(Info(str(colours.folder), json=True))
+    assert (answer["kind"], answer["model"]) == ("run", "vit-nano")
+    assert answer["classes"] == ["blue", "cyan", "green", "magenta", "red", "yellow"]
+    assert answer["preprocess"]["size"] == [16, 16]
+    assert answer["data"] == str(colours.data)
+    assert answer["images"] == {"train": 84, "validation": 12, "test": 24}
+    assert answer["chosen"].startswith("84 training images of about 16 pixels")
+    assert answer["parameters"] == sum(p.numel() for p in load(colours.folder).parameters())
+
+
+def test_a_model_without_its_record_is_told_as_far_as_it_goes(colours, tmp_path):
+    copy = shutil.copytree(colours.folder, tmp_path / "run")
+    (copy / "run.json").unlink()
+    answer = info(Info(str(copy), json=True))
+    assert (answer["model"], answer["data"]) == ("vit-nano", None)
+
+
+def test_a_run_that_is_not_finished_is_no_model_yet(colours, tmp_path):
+    (tmp_path / "run").mkdir()
+    shutil.copy(colours.folder / "run.json", tmp_path / "run")
+    with pytest.raises(RunError, match=r"not a finished run: it has no model\.json"):
+        info(Info(str(tmp_path / "run")))
+
+
+def test_data_are_counted_by_class_and_split(paint, tmp_path):
+    answer = info(Info(str(paint(tmp_path / "data", ["red", "blue"], count=10)), json=True))
+    assert answer["kind"] == "data"
+    assert answer["images"] == {"train": 14, "validation": 2, "test": 4}
+    assert answer["classes"]["red"] == {"train": 7, "validation": 1, "test": 2}
+    assert answer["pixels"]["width"] == {"smallest": 16, "median": 16.0, "largest": 16}
+    assert answer["leaks"] == []
+
+
+def test_images_in_two_splits_are_named(paint, tmp_path):
+    for seed, split in enumerate(("train", "test")):
+        paint(tmp_path / "data" / split, ["red", "blue"], count=10, seed=seed)
+    shutil.copy(tmp_path / "data/train/red/00.png", tmp_path / "data/test/red/again.png")
+    (leak,) = [note for note in info(Info(str(tmp_path / "data"), json=True))["leaks"] if "test" in note.split()[:4]]
+    assert leak.endswith("again.png")
+
+
+def test_columns_of_a_table_can_be_named(paint, tmp_path):
+    paint(tmp_path / "data", ["red", "blue"], count=4)
+    rows = [f"{name}/0{number}.png\t{name}" for name in ("red", "blue") for number in range(4)]
+    (tmp_path / "data" / "table.tsv").write_text("\n".join(["picture\thue", *rows]))
+    settings = Info(str(tmp_path / "data" / "table.tsv"), image_column="picture", label_column="hue", json=True)
+    assert set(info(settings)["classes"]) == {"red", "blue"}
+
+
+def test_what_is_nothing_of_these_is_answered_with_the_nearest_models():
+    with pytest.raises(UnknownName, match="called 'vit-nanno'; did you mean vit-nano"):
+        info(Info("vit-nanno"))
+
+
+def test_a_file_that_is_no_data_is_said_to_be_none(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(DataError, match=r"is a '\.txt' file; DATA must be one of"):
+        info(Info(str(tmp_path / "notes.txt")))
+
+
+def test_for_people_it_is_a_table_in_which_names_stand_as_they_are(vitrail, paint, tmp_path):
+    data = paint(tmp_path / "data", ["red", "blue"], count=10)
+    (data / "red").rename(data / "[red] :bee:")
+    said = vitrail("info", data)
+    assert said.status == 0
+    lines = [line.split() for line in said.out.splitlines()]
+    assert ["classes", "train", "validation", "test"] in lines
+    assert ["[red]", ":bee:", "7", "1", "2"] in lines
+    assert ["many", "labels", "no"] in lines
+
+
+@pytest.mark.parametrize("subject", ["vit-nano", "shapes:12"])
+def test_json_is_one_document(vitrail, subject):
+    said = vitrail("info", subject, "--json")
+    assert (said.status, said.err) == (0, "")
+    assert json.loads(said.out)["kind"] in ("model", "data")
