@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import is_dataclass
@@ -160,7 +161,9 @@ def test_of_many_processes_only_the_first_prints(capfd, monkeypatch):
 def test_a_reader_that_has_seen_enough_is_no_error():
     """As in `vitrail models | head -1`."""
     code = "from vitrail.cli.main import main; main(['--help'])"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], env=buffered, **pipes) as process:
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None

@@ -416,7 +416,7 @@ def test_workers_leave_signals_to_the_main_process(
 
 
 @pytest.mark.parametrize(("images", "cores", "workers"), [
-    (1999, 64, 0), (2000, 1, 1), (2000, 2, 1), (2000, 6, 3), (10**6, 16, 8), (10**6, 128, 8),
+    (199, 64, 0), (200, 1, 1), (200, 2, 1), (2000, 6, 3), (10**6, 16, 8), (10**6, 128, 8),
 ])  # fmt: skip
 def test_workers_by_default(images: int, cores: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)

@@ -94,7 +94,7 @@ def test_images_that_cannot_be_read_do_not_count():
 def test_what_is_left_open_is_chosen_and_said():
     choice = choose(Train(), data(1000, 28, channels=1))
     assert (choice.model, choice.batch_size, choice.learning_rate) == ("vit-micro", best_batch_size(1000), 0.001)
-    assert choice.changes["channels"] == 1
+    assert choice.preprocess().channels == choice.create().config.channels == 1
     assert choice.flip == 0.0  # a mirrored character is another one
     assert choice.reason.startswith("1,000 training images of about 28 pixels, 2 classes: vit-micro at 28 pixels for ")
     assert choice.reason.endswith("augmentation 'light', from random weights")

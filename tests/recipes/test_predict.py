@@ -154,6 +154,13 @@ class TestWords:
         standard_input(buffer.getvalue())
         assert find_images(["-"]) == [("-", buffer.getvalue())]
 
+    def test_an_image_whose_bytes_happen_to_be_text(self, standard_input):
+        buffer = io.BytesIO()
+        Image.new("RGB", (3, 2)).save(buffer, "BMP", dpi=(1, 1))
+        assert buffer.getvalue().decode().splitlines()
+        standard_input(buffer.getvalue())
+        assert find_images(["-"]) == [("-", buffer.getvalue())]
+
     def test_an_image_on_standard_input_is_answered(self, standard_input, colours, album, vitrail):
         standard_input((album / "blue" / "00.png").read_bytes())
         said = vitrail("predict", colours.folder, "-", "--json", "--device", "cpu")

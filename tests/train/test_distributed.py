@@ -14,11 +14,32 @@ import torch.distributed as dist
 needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="this build of PyTorch has no gloo")
 either_way = pytest.mark.parametrize("flags", [[], ["--shard"]], ids=["copies", "shards"])
 
-TRAIN = (
-    "-m vitrail train shapes:64 --model vit-nano --config width=32 depth=2 heads=2 mlp=64 --ema 0.9 --epochs 4 "
-    "--batch-size 8 --workers 0 --device cpu --precision float32"
-).split()
-TORCHRUN = "-m torch.distributed.run --standalone --nproc-per-node 2".split()  # standalone: at a free port
+TRAIN = [
+    "-m",
+    "vitrail",
+    "train",
+    "shapes:64",
+    "--model",
+    "vit-nano",
+    "--config",
+    "width=32",
+    "depth=2",
+    "heads=2",
+    "mlp=64",
+    "--ema",
+    "0.9",
+    "--epochs",
+    "4",
+    "--batch-size",
+    "8",
+    "--workers",
+    "0",
+    "--device",
+    "cpu",
+    "--precision",
+    "float32",
+]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]  # standalone: at a free port
 
 
 def python(*words: object) -> None:

@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in words
     try:
         status = dispatch([word for word in words if word != "--debug"])
+        sys.stdout.flush()
     except VitrailError as error:
         if debug:
             raise

@@ -232,7 +232,7 @@ def load_batches(batches: TorchDataset, start: int, stop: int, workers: int) -> 
 
 def default_workers(images: int) -> int:
     """Workers that keep the processor busy without crowding it; none for data that is read in no time."""
-    if images < 2000:
+    if images < 200:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, max(1, cores // 2))

@@ -12,7 +12,6 @@ from vitrail.data.source import Subset
 from vitrail.explain.draw import draw_attention
 from vitrail.metrics import draw
 from vitrail.recipes.explain import explanations
-from vitrail.recipes.settings import LeftOpen
 from vitrail.recipes.train import Train, train
 from vitrail.tasks import Classification
 from vitrail.train.precision import Precision
@@ -32,8 +31,8 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """The run's folder; a run that is there is replaced."""
-    epochs: LeftOpen[int] = None
-    """How many times to go through the 1,300 or so training images; left out: enough for a good result."""
+    epochs: int = 60
+    """How many times to go through the 1,300 or so training images."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
     precision: Precision = "auto"

@@ -46,19 +46,26 @@ def list_models(settings: Models) -> list[dict[str, Any]]:
 
 
 def _row(name: str) -> dict[str, Any]:
-    with torch.device("meta"):  # counted without taking memory or computing anything
-        model = models.create(name).eval().requires_grad_(False)
-        with FlopCounterMode(display=False) as counter:
-            model(torch.empty(1, model.config.channels, *model.config.image_size))
+    with torch.device("meta"):
+        model = models.create(name)
     return {
         "name": name,
         "family": models.family(name),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "gflops": round(counter.get_total_flops() / 1e9, 3),
+        "gflops": round(forward_flops(name) / 1e9, 3),
         "image_size": list(model.config.image_size),
         "channels": model.config.channels,
         "features": model.width,
     }
+
+
+def forward_flops(name: str, **changes: object) -> int:
+    """Floating-point operations of the model on one image, its config changed as in :func:`vitrail.models.create`."""
+    with torch.device("meta"):  # counted without taking memory or computing anything
+        model = models.create(name, **changes).eval().requires_grad_(False)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, model.config.channels, *model.config.image_size))
+    return counter.get_total_flops()
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -23,6 +23,7 @@ from vitrail.metrics.classification import ClassificationMetric, LogitMetric
 from vitrail.recipes import run
 from vitrail.recipes.choose import Choice
 from vitrail.recipes.evaluate import draw_report, in_words, measure, report
+from vitrail.recipes.models import forward_flops
 from vitrail.recipes.settings import Changes, LeftOpen
 from vitrail.recipes.start import Start, as_started, build_task, check, resumed, started, training_batches
 from vitrail.tasks.classification import Classification
@@ -31,6 +32,7 @@ from vitrail.train.log import read_log
 from vitrail.train.loop import Plan, fit
 from vitrail.train.optim import OptimizerName
 from vitrail.train.precision import Precision, choose_device, choose_precision
+from vitrail.train.threads import threads_for
 from vitrail.weights.load import load
 from vitrail.weights.save import save_description, save_weights
 
@@ -169,18 +171,19 @@ def learn(start: Start, device: torch.device, dtype: torch.dtype) -> dict[str, A
     if distributed.rank() == 0:
         save_description(task, folder)
     try:
-        state = fit(
-            task,
-            load_training,
-            plan(settings, choice, batches.steps_per_epoch),
-            validate=validate,
-            score=task.score,
-            keep=keep,
-            folder=folder,
-            device=device,
-            dtype=dtype,
-            tensorboard=settings.log == "tensorboard",
-        )
+        with threads_for(choice.batch_size / batches.world * forward_flops(choice.model, **choice.changes)):
+            state = fit(
+                task,
+                load_training,
+                plan(settings, choice, batches.steps_per_epoch),
+                validate=validate,
+                score=task.score,
+                keep=keep,
+                folder=folder,
+                device=device,
+                dtype=dtype,
+                tensorboard=settings.log == "tensorboard",
+            )
     except Interrupted as stopped:
         remedy = f"Go on with: vitrail train --resume {folder}"
         raise Interrupted(f"{stopped} {remedy}", stopped.exit_status - 128) from stopped
