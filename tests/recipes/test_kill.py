@@ -21,7 +21,7 @@ RUN = [
     *("digits", "--model", "vit-nano", "--config", "width=32", "depth=2", "heads=2", "mlp=64", "drop_path=0.1"),
     *("--epochs", "3", "--batch-size", "32", "--ema", "0.9", "--device", "cpu", "--precision", "float32"),
 ]
-OFTEN = ["--save-seconds", "0.05"]
+ALONE = ["--workers", "0", "--save-seconds", "0.05"]  # one process, which saves often
 PATIENCE = 120  # seconds; far more than is needed, even beside other tests
 
 
@@ -69,7 +69,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run that nobody disturbs."""
     folder = tmp_path_factory.mktemp("runs") / "reference"
     began = time.monotonic()
-    complete(*RUN, *OFTEN, "--workers", 0, "--out", folder)
+    complete(*RUN, *ALONE, "--out", folder)
     return Run(folder, time.monotonic() - began)
 
 
@@ -79,11 +79,11 @@ def test_killed_at_random_moments(reference: Run, tmp_path: Path, seed: int) -> 
     moments = random.Random(seed)
     for _ in range(2):
         words = ["--resume", folder] if (folder / "run.json").exists() else [*RUN, "--out", folder, "--overwrite"]
-        process = launch(*words, *OFTEN)
+        process = launch(*words, *ALONE)
         time.sleep(moments.uniform(0.3, 1) * reference.seconds)
         process.kill()
         end(process)
-    complete("--resume", folder)
+    complete("--resume", folder, *ALONE)
     assert differences(reference.folder, folder) == []
 
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="this build of PyTorch has no gloo")
 either_way = pytest.mark.parametrize("flags", [[], ["--shard"]], ids=["copies", "shards"])
 
-TRAIN = [
+TRAIN = [  # with the stem that has no BatchNorm, whose statistics are those of a process's own part of the batch
     "-m",
     "vitrail",
     "train",
@@ -26,6 +26,7 @@ TRAIN = [
     "depth=2",
     "heads=2",
     "mlp=64",
+    "stem=patch",
     "--ema",
     "0.9",
     "--epochs",

@@ -21,17 +21,19 @@ from vitrail.train.optim import build_optimizer
 
 
 class Tiny(nn.Module):
-    """A learner of two blocks; with dropout, so that resuming needs the seeds of each process."""
+    """A learner of two blocks: with dropout, which needs the seeds of each process, and with BatchNorm's statistics."""
 
     depth = 1
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6))
         self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Dropout(0.1)) for _ in range(2))
         self.head = nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
         for block in self.blocks:
             x = x + block(x)
         return self.head(x)
@@ -120,7 +122,9 @@ def trained(shard: bool, steps: int) -> tuple[Tiny, torch.optim.Optimizer, Ema]:
 
 
 def everything(learner: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema) -> Any:
-    return [*distributed.whole_state(learner, optimizer), distributed.whole(ema.weights)]
+    """What the first process saves."""
+    mine = [*distributed.whole_state(learner, optimizer), distributed.whole(ema.weights)]
+    return distributed.gather(mine)[0]
 
 
 def exchange(folder: Path, shard: bool) -> None:

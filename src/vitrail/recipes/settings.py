@@ -18,7 +18,7 @@ LeftOpen = Annotated[T | None, tyro.conf.arg(help_behavior_hint="(optional)")]
 # Flags of several words.
 Changes = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...", help_behavior_hint="(optional)")]
 Images = Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(required)")]
-Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", help_behavior_hint="(optional)")]
+Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME...]", help_behavior_hint="(optional)")]
 
 
 class Range(NamedTuple):

@@ -236,6 +236,7 @@ def finish(
         draw.save(draw.curves(read_log(folder / "metrics.jsonl")), folder / "plots" / "curves.png")
         draw_report(task, metric, figures, folder / "plots")
         atomic.write_text(folder / "evaluation.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    distributed.barrier()  # no process leaves the group while another still works
     say(in_words(figures))
     say(f"the run is in {folder}, its pictures in {folder / 'plots'}")
     return figures

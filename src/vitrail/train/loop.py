@@ -204,9 +204,9 @@ def _validate(
     learner.eval()
     with ema.in_place_of(learner) if ema else torch.no_grad():
         figures = validate()
-        state.waited += 1
-        if figures[score] > state.best:
-            state.best, state.best_step, state.waited = figures[score], state.step, 0
+        state.waited = 0 if figures[score] > state.best else state.waited + 1
+        if figures[score] >= state.best:  # of equals the later one, which is the surer of what it says
+            state.best, state.best_step = figures[score], state.step
             keep()
     learner.train()
     return figures
