@@ -79,12 +79,12 @@ def test_curves_smooth_the_training_loss() -> None:
     assert smooth[-1] == pytest.approx(sum(losses[-3:]) / 3)
 
 
-def test_curves_mark_the_first_of_equally_good_epochs() -> None:
+def test_curves_mark_the_last_of_equally_good_epochs() -> None:
     history = [
         {"kind": "validation", "step": 10 * epoch, "epoch": epoch, "loss": 1.0, "top1": top1}
         for epoch, top1 in enumerate([0.5, 0.75, 0.75, 0.25], start=1)
     ]
-    assert titles(draw.curves(history)) == ["loss", "top-1 accuracy: best 75.0 %, epoch 2"]
+    assert titles(draw.curves(history)) == ["loss", "top-1 accuracy: best 75.0 %, epoch 3"]
 
 
 def test_curves_leave_out_what_is_not_finite(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_the_weights_with_the_best_score_are_kept(tmp_path: Path) -> None:
         tmp_path, learner, replace(SIMPLE, steps=12, steps_per_epoch=2), scores=validate,
         keep=lambda: kept.append(learner.weight.detach().clone()),
     )  # fmt: skip
-    assert [t.tolist() for t in kept] == [at_validation[k].tolist() for k in (0, 1, 4)]  # an equal score is not better
+    assert [t.tolist() for t in kept] == [at_validation[k].tolist() for k in (0, 1, 2, 4)]  # of equals the later
     assert (state.best, state.best_step, state.waited, state.step) == (0.9, 10, 1, 12)
     assert learner.training
 
@@ -223,7 +223,7 @@ def test_with_a_moving_average_it_is_the_average_that_is_measured_and_kept(tmp_p
 @pytest.mark.parametrize(
     ("scores", "patience", "epochs", "best"),
     [
-        ([0.1, 0.5, 0.4, 0.5, 0.9, 0.9], 2, 4, 2),  # two in vain, of which one was as good
+        ([0.1, 0.5, 0.4, 0.5, 0.9, 0.9], 2, 4, 4),  # two that are not better, though one is as good
         ([0.1, 0.5, 0.4, 0.6, 0.5, 0.5], 2, 6, 4),  # it began to count anew
         ([0.5, 0.4, 0.3, 0.2, 0.1, 0.0], 1, 2, 1),
         ([0.5, 0.4, 0.3, 0.2, 0.1, 0.0], 0, 6, 1),  # never

@@ -149,7 +149,7 @@ def _draw_loss(axes: Axes, train: Records, validation: Records) -> None:
 
 
 def _draw_score(axes: Axes, validation: Records, score: str) -> None:
-    best = max(_finite(validation, score), key=lambda record: record[score])  # of equals the first
+    best = max(_finite(validation, score), key=lambda record: (record[score], record["step"]))  # of equals the last
     axes.axvline(best["step"], color=INK, linewidth=0.8, linestyle=DASHED)
     _plot(axes, validation, score, color=ORANGE)
     axes.plot(best["step"], best[score], "o", markersize=9, markerfacecolor="none", color=INK)
