@@ -165,39 +165,41 @@ def test_columns_of_a_table_can_be_named(copy, paint, tmp_path):
     assert figures["images"] == 2
 
 
-def test_json_is_one_document_with_the_promised_keys(copy, hard, vitrail):
-    said = vitrail("evaluate", copy, hard, "--json", "--device", "cpu")
+def test_json_is_one_document_with_the_promised_keys(copy, hard, vitrail, tmp_path):
+    before = (copy / "evaluation.json").read_text()
+    said = vitrail("evaluate", copy, hard, "--json", "--device", "cpu", "--out", tmp_path / "hard")
     figures = json.loads(said.out)
     assert said.status == 0
     assert figures.keys() >= KEYS
     assert {"label", "precision", "recall", "f1", "images"} == figures["per_class"][0].keys()
     assert figures["images_per_second"] > 0
-    assert json.loads((copy / "evaluation.json").read_text()) == figures
+    assert json.loads((tmp_path / "hard" / "evaluation.json").read_text()) == figures
+    assert (copy / "evaluation.json").read_text() == before  # the run keeps the figures on its own data
 
 
-def test_in_words_it_is_short_and_on_standard_error(copy, hard, vitrail):
-    said = vitrail("evaluate", copy, hard, "--device", "cpu", "--precision", "float32")
+def test_in_words_it_is_short_and_on_standard_error(copy, vitrail):
+    said = vitrail("evaluate", copy, "--device", "cpu", "--precision", "float32")
     assert said.out == ""
-    assert "180 images: accuracy " in said.err
+    assert "images of test: accuracy " in said.err
     assert "top-5" in said.err
     assert "calibration error" in said.err
     assert f"pictures are in {copy / 'plots'}" in said.err
 
 
-def test_pictures_are_drawn_anew(copy, hard):
+def test_pictures_are_drawn_anew(copy):
     shutil.rmtree(copy / "plots")
-    evaluate(Evaluate(copy, str(hard), **FIXED))
+    evaluate(Evaluate(copy, **FIXED))
     assert {path.name for path in (copy / "plots").iterdir()} == {"confusion.png", "per_class.png", "reliability.png"}
 
 
-def test_a_run_that_cannot_be_written_is_measured_all_the_same(copy, hard, vitrail, monkeypatch):
+def test_a_run_that_cannot_be_written_is_measured_all_the_same(copy, vitrail, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied", "plots")
 
     monkeypatch.setattr("vitrail.recipes.evaluate.draw_report", refuse)
-    said = vitrail("evaluate", copy, hard, "--json", "--device", "cpu")
+    said = vitrail("evaluate", copy, "--json", "--device", "cpu")
     assert said.status == 0
-    assert json.loads(said.out)["images"] == 180
+    assert json.loads(said.out)["split"] == "test"
     assert f"no pictures, for {copy} cannot be written: permission denied" in said.err
 
 

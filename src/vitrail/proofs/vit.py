@@ -22,7 +22,7 @@ def prove(data: Path | None, out: Path) -> Proof:
             out=out,
             overwrite=True,
             model="vit-micro",
-            epochs=40,
+            epochs=30,
             batch_size=128,
             learning_rate=1e-3,
             augment="light",

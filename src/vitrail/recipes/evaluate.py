@@ -50,6 +50,8 @@ class Evaluate:
     """The column of a table that holds the images' paths; left out: image, path, file …"""
     label_column: LeftOpen[str] = None
     """The column of a table that holds the labels; left out: label, class, category …"""
+    out: LeftOpen[Path] = None
+    """Where figures and pictures go; left out: the run's folder for its own data, nowhere for others."""
     batch_size: int = 64
     """Images computed at once; changes the speed only."""
     workers: LeftOpen[int] = None
@@ -65,7 +67,7 @@ class Evaluate:
 
 
 def evaluate(settings: Evaluate) -> dict[str, Any]:
-    """Measure, draw into ``RUN/plots``, and write the figures to ``RUN/evaluation.json``; returns the figures."""
+    """Measure, draw into ``plots`` and write ``evaluation.json``, in the run's folder or ``out``; returns the figures."""
     check_numbers(settings)
     folder = Path(settings.run)
     task = load(folder)
@@ -88,12 +90,15 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     figures = report(task, metric) | {"split": split, "images_per_second": round(len(source) / seconds, 2)}
     if not settings.json:
         say(in_words(figures))
+    out = settings.out or (folder if settings.data is None else None)
+    if out is None:
+        return figures
     try:
-        draw_report(task, metric, figures, folder / "plots")
-        atomic.write_text(folder / "evaluation.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
-        say(f"pictures are in {folder / 'plots'}")
+        draw_report(task, metric, figures, out / "plots")
+        atomic.write_text(out / "evaluation.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+        say(f"pictures are in {out / 'plots'}")
     except OSError as error:  # somebody else's run may well be measured
-        say(f"no pictures, for {folder} cannot be written: {(error.strerror or '').lower()}")
+        say(f"no pictures, for {out} cannot be written: {(error.strerror or '').lower()}")
     return figures
 
 
