@@ -67,7 +67,7 @@ class Evaluate:
 
 
 def evaluate(settings: Evaluate) -> dict[str, Any]:
-    """Measure, draw into ``plots`` and write ``evaluation.json``, in the run's folder or ``out``; returns the figures."""
+    """Measure; draw and write `evaluation.json` in the run's folder, or in ``out``. Returns the figures."""
     check_numbers(settings)
     folder = Path(settings.run)
     task = load(folder)
