@@ -86,6 +86,13 @@ def mean(value: Tensor) -> float:
     return (total / world()).item()
 
 
+def share_buffers(module: nn.Module) -> None:
+    """Give every process the first one's buffers, such as the statistics that BatchNorm takes of its own share."""
+    if world() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def any_process(flag: bool) -> bool:
     """Whether the flag is set in at least one process; the same answer everywhere."""
     if world() == 1:
@@ -121,6 +128,11 @@ def whole_state(learner: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[d
 def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Each tensor in one piece on the CPU, also where it is sharded (then every process must call)."""
     return {name: (t.full_tensor() if isinstance(t, DTensor) else t).cpu() for name, t in tensors.items()}
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """This process's shard of a sharded tensor, a plain tensor as it is; shares its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def like(tensor: Tensor, example: Tensor) -> Tensor:

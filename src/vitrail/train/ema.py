@@ -30,8 +30,8 @@ class Ema:
         weights: list[Tensor] = []
         for name, value in module.state_dict().items():
             if value.is_floating_point():
-                averages.append(self.weights[name])
-                weights.append(value.detach())
+                averages.append(distributed.own_part(self.weights[name]))
+                weights.append(distributed.own_part(value.detach()))
             else:
                 self.weights[name].copy_(value)
         torch._foreach_lerp_(averages, weights, 1 - decay)

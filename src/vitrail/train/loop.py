@@ -136,6 +136,7 @@ def fit(
             _check_finite(loss, norm, state.step, learning_rate, batch)
             optimizer.step()
             optimizer.zero_grad()
+            distributed.share_buffers(learner)
             state.step += 1
             if ema is not None:
                 ema.update(learner, state.step)
