@@ -131,3 +131,11 @@ def test_a_path_is_stored_in_full_and_a_word_as_it_is(tmp_path, monkeypatch):
     assert run.absolute("photos/cats") == str(tmp_path / "photos" / "cats")
     assert run.absolute("digits") == "digits"
     assert run.absolute("shapes:300") == "shapes:300"
+
+
+def test_what_a_kill_during_the_first_write_leaves_does_not_stand_in_the_way(tmp_path):
+    (tmp_path / ".run.json.abcdefgh.json").touch()
+    run.refuse_existing(tmp_path, overwrite=False)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(RunError, match="is not a run"):
+        run.refuse_existing(tmp_path, overwrite=True)

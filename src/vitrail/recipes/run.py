@@ -58,13 +58,18 @@ def removed_after_mistake(folder: Path) -> Iterator[None]:
 
 def refuse_existing(folder: Path, overwrite: bool) -> None:
     """Raises :class:`RunError` if the folder holds something, unless it is a run that may be overwritten."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(is_leftover(path) for path in folder.iterdir())):
         return
     if not (folder / RECORD).is_file():
         raise RunError(f"{folder} exists and is not a run of Vitrail; choose another --out.")
     if not overwrite:
         raise RunError(f"{folder} already holds a run; go on with --resume {folder}, replace it with --overwrite, or "
                        "choose another --out.")  # fmt: skip
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is what a process leaves that is killed while it writes the first `run.json`."""
+    return path.name.startswith(f".{RECORD}.")
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:
