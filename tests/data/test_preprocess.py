@@ -55,6 +55,19 @@ def test_crop_is_pillows_resize_and_centre_crop(
     np.testing.assert_array_equal(result, np.asarray(expected))
 
 
+def test_squash_and_cut_out_the_middle() -> None:
+    """As Transformers prepares images for DeiT: to 256x256, then the middle 224x224."""
+    image = picture(50, 90)
+    whole = PIL.Image.fromarray(image).resize((256, 256), Resampling.BICUBIC)
+    np.testing.assert_array_equal(shown(Preprocess((224, 224), "squash", 0.875), image), np.asarray(whole)[16:240, 16:240])
+
+
+@pytest.mark.parametrize(("centre", "left"), [("round", 2), ("floor", 1)])
+def test_half_a_pixel_is_rounded_as_the_library_of_the_weights_does(centre: Any, left: int) -> None:
+    image = picture(20, 23)  # 3 columns too many: 1.5 on each side
+    np.testing.assert_array_equal(shown(Preprocess((20, 20), centre=centre), image), image[:, left : left + 20])
+
+
 def test_crop_to_another_shape_resizes_the_side_that_needs_more() -> None:
     image = picture(60, 60)
     whole = PIL.Image.fromarray(image).resize((40, 40), Resampling.BICUBIC)  # 20 high, 40 wide
@@ -101,7 +114,7 @@ def test_every_image_gets_the_size_and_the_channels(H: int, W: int, h: int, w: i
     if resize != "pad":  # the image covers the whole frame
         assert (corners[0] <= 1e-9).all()
         assert (corners[1] >= np.array([w, h]) - 1e-9).all()
-    if resize != "crop":  # all of the image is inside
+    if resize == "pad" or (resize, preprocess.crop_fraction) == ("squash", 1.0):  # all of the image is inside
         assert (corners[0] >= -1e-9).all()
         assert (corners[1] <= np.array([w, h]) + 1e-9).all()
 

@@ -28,10 +28,12 @@ class Preprocess:
         resize: ``squash`` goes straight to the size; ``crop`` resizes until the result is the centre of the image;
             ``pad`` resizes until all of the image fits, and fills up evenly on both sides with the mean colour, which
             is zero to the model.
-        crop_fraction: with ``crop``, which part of the shorter side is kept: 224 of 256 pixels are 0.875.
+        crop_fraction: which part is kept of the shorter side with ``crop``, of both with ``squash``: 224 of 256 pixels
+            are 0.875.
+        centre: whether half a pixel beside the middle is rounded to even (timm) or down (Transformers).
         interpolation: ``nearest``, ``bilinear`` or ``bicubic``; the last two average when they shrink.
         mean, std: for each channel, with pixels in 0 ... 1.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (grey) or 3 (RGB). A model of more is given tensors; images of the world do not have them.
 
     Raises :class:`SettingError` when these make no sense.
     """
@@ -42,7 +44,8 @@ class Preprocess:
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    channels: Literal[1, 3] = 3
+    channels: int = 3
+    centre: Literal["round", "floor"] = "round"
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
@@ -53,8 +56,10 @@ class Preprocess:
             raise SettingError(f"the crop fraction must be above 0 and at most 1, not {self.crop_fraction}.")
         if self.interpolation not in RESAMPLING:
             raise SettingError(f"interpolation must be one of {', '.join(RESAMPLING)}, not '{self.interpolation}'.")
-        if self.channels not in (1, 3):
-            raise SettingError(f"a model sees 1 channel (grey) or 3 (RGB), not {self.channels}.")
+        if self.centre not in ("round", "floor"):
+            raise SettingError(f"the centre must be found by round or floor, not '{self.centre}'.")
+        if self.channels < 1:
+            raise SettingError(f"a model sees at least 1 channel, not {self.channels}.")
         finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
         if not (len(self.mean) == len(self.std) == self.channels and finite and min(self.std) > 0):
             raise SettingError(f"mean and std need {self.channels} finite value(s) each, std above 0: {self}.")
@@ -91,13 +96,16 @@ class Preprocess:
     def _layout(self, source: Size) -> tuple[Size, Size]:
         """The size of the whole image after resizing, and the row and column where its corner goes in the result."""
         h, w = self.size
+        around = (math.floor(h / self.crop_fraction), math.floor(w / self.crop_fraction))
         if self.resize == "squash":
-            resized = self.size
+            resized = around
         elif self.resize == "crop":
-            resized = _cover(source, (math.floor(h / self.crop_fraction), math.floor(w / self.crop_fraction)))
+            resized = _cover(source, around)
         else:
             resized = _fit(source, self.size)
-        return resized, (round((h - resized[0]) / 2), round((w - resized[1]) / 2))
+        # with "floor", what is cut off above and on the left is rounded down, so the corner is rounded up
+        rounded = round if self.centre == "round" else math.ceil
+        return resized, (rounded((h - resized[0]) / 2), rounded((w - resized[1]) / 2))
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 ``(B, C, H, W)`` -> float32 with mean 0 and deviation 1, on the same device and memory format."""
@@ -123,6 +131,7 @@ class Preprocess:
     def from_json(data: Mapping[str, Any]) -> Preprocess:
         """The opposite of :meth:`to_json`. Raises :class:`CheckpointError` unless exactly its keys are there."""
         names = {field.name for field in fields(Preprocess)}
+        data = {"centre": "round", **data}  # which the first models did not say
         if wrong := names.symmetric_difference(data):
             raise CheckpointError(
                 f"the stored preprocessing has unknown or missing settings: {', '.join(sorted(wrong))}."
@@ -137,8 +146,11 @@ class Preprocess:
 def with_channels(image: Image, channels: int) -> Image:
     """The image ``(H, W, 1 or 3)`` uint8 with ``channels`` channels: grey is repeated, RGB becomes its luma.
 
-    Luma is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), as Pillow computes it.
+    Luma is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), as Pillow computes it. Raises :class:`SettingError` for other
+    numbers of channels.
     """
+    if channels not in (1, 3):
+        raise SettingError(f"an image has 1 channel (grey) or 3 (RGB), the model sees {channels}; give it tensors.")
     if image.shape[2] == channels:
         return image
     if channels == 3:

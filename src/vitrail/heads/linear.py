@@ -26,3 +26,7 @@ class LinearHead(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         return self.linear(features.pooled)
+
+    def outputs(self, features: Features) -> list[tuple[Tensor, float]]:
+        """What the training loss is taken of: logits ``(B, K)``, each with its weight."""
+        return [(self(features), 1.0)]

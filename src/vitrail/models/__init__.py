@@ -7,21 +7,50 @@ from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 from vitrail.errors import SettingError, UnknownName
-from vitrail.models import lenet, resnet, vit
+from vitrail.models import (
+    alexnet,
+    bit,
+    deit,
+    dinov3,
+    googlenet,
+    lenet,
+    pvt,
+    pvt_v2,
+    resnet,
+    rope_vit,
+    swin,
+    t2t,
+    vgg,
+    vit,
+)
+from vitrail.models.layout import Layout
 from vitrail.nn.backbone import Backbone, BackboneConfig
 
 
 class Family(NamedTuple):
-    """A family of models: its class, and its configs by full name."""
+    """A family of models: its class with the config that it reads, its sizes by full name, other libraries' layouts."""
 
     build: Callable[[Any], Backbone]
+    config: type[Any]
     sizes: Mapping[str, BackboneConfig]
+    layouts: Mapping[str, Layout]
 
 
 FAMILIES = {
-    "lenet": Family(lenet.LeNet, lenet.SIZES),
-    "resnet": Family(resnet.ResNet, resnet.SIZES),
-    "vit": Family(vit.ViT, vit.SIZES),
+    "alexnet": Family(alexnet.AlexNet, alexnet.Config, alexnet.SIZES, alexnet.LAYOUTS),
+    "bit": Family(bit.BiT, bit.Config, bit.SIZES, bit.LAYOUTS),
+    "deit": Family(deit.DeiT, deit.Config, deit.SIZES, deit.LAYOUTS),
+    "dinov3": Family(dinov3.DINOv3, dinov3.Config, dinov3.SIZES, dinov3.LAYOUTS),
+    "googlenet": Family(googlenet.GoogLeNet, googlenet.Config, googlenet.SIZES, googlenet.LAYOUTS),
+    "lenet": Family(lenet.LeNet, lenet.Config, lenet.SIZES, lenet.LAYOUTS),
+    "pvt": Family(pvt.PVT, pvt.Config, pvt.SIZES, pvt.LAYOUTS),
+    "pvt-v2": Family(pvt_v2.PVTv2, pvt_v2.Config, pvt_v2.SIZES, pvt_v2.LAYOUTS),
+    "resnet": Family(resnet.ResNet, resnet.Config, resnet.SIZES, resnet.LAYOUTS),
+    "rope-vit": Family(rope_vit.RoPEViT, rope_vit.Config, rope_vit.SIZES, rope_vit.LAYOUTS),
+    "swin": Family(swin.Swin, swin.Config, swin.SIZES, swin.LAYOUTS),
+    "t2t": Family(t2t.T2TViT, t2t.Config, t2t.SIZES, t2t.LAYOUTS),
+    "vgg": Family(vgg.VGG, vgg.Config, vgg.SIZES, vgg.LAYOUTS),
+    "vit": Family(vit.ViT, vit.Config, vit.SIZES, vit.LAYOUTS),
 }
 
 
@@ -31,23 +60,26 @@ def names() -> list[str]:
 
 
 def family(name: str) -> str:
-    """The family of a model, such as "resnet" for "resnet-18". Raises `UnknownName`."""
+    """The family of a model, such as "resnet" for "resnet-18" and for itself. Raises `UnknownName`."""
     for key, members in FAMILIES.items():
-        if name in members.sizes:
+        if name in members.sizes or name == key:
             return key
     raise UnknownName("model", name, names())
 
 
 def config(name: str) -> BackboneConfig:
     """The published config of a model. Raises `UnknownName`."""
-    return FAMILIES[family(name)].sizes[name]
+    for members in FAMILIES.values():
+        if name in members.sizes:
+            return members.sizes[name]
+    raise UnknownName("model", name, names())
 
 
 def create(name: str, **changes: object) -> Backbone:
     """Build a model with fresh weights, on the current default device.
 
     Args:
-        name: one of `names`.
+        name: one of `names`; or a family, for a model of no published size, with all that its config needs.
         changes: fields of its config to differ from what was published, such as ``image_size=64, channels=1``. One
             number as ``image_size`` means a square; a list, as JSON has them, is taken as a tuple.
 
@@ -55,13 +87,43 @@ def create(name: str, **changes: object) -> Backbone:
         UnknownName: no model has this name; the nearest are offered.
         SettingError: its config has no such field, or the model cannot be built with that value.
     """
-    published = config(name)
-    known = [field.name for field in fields(published)]
-    for field, value in changes.items():
-        if field not in known:
-            raise SettingError(f"the model '{name}' has no setting '{field}'; it has: {', '.join(known)}.")
-        if field == "image_size" and isinstance(value, int):
-            changes[field] = (value, value)
-        elif isinstance(value, list):
-            changes[field] = tuple(value)
-    return FAMILIES[family(name)].build(replace(published, **changes))
+    return FAMILIES[family(name)].build(changed(name, **changes))
+
+
+def changed(name: str, **changes: Any) -> BackboneConfig:
+    """The config of a model with changes to it; arguments and errors as of `create`."""
+    members = FAMILIES[family(name)]
+    if name in members.sizes:
+        return altered(name, members.sizes[name], **changes)
+    try:
+        return members.config(**_checked(name, changes))
+    except TypeError as error:
+        raise SettingError(
+            f"'{name}' is a family; name one of its sizes, {', '.join(members.sizes)}, "
+            f"or give all of: {', '.join(_settings(name))}."
+        ) from error
+
+
+def altered(name: str, config: Any, **changes: Any) -> Any:
+    """The ``config`` of a model with changes to it; arguments and errors as of `create`."""
+    return replace(config, **_checked(name, changes))
+
+
+def _checked(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes as a config holds them. Raises :class:`SettingError` for one of what the model does not have."""
+    known = _settings(name)
+    if unknown := [field for field in changes if field not in known]:
+        raise SettingError(f"the model '{name}' has no setting '{unknown[0]}'; it has: {', '.join(known)}.")
+    return as_config_has_them(changes)
+
+
+def _settings(name: str) -> list[str]:
+    return [field.name for field in fields(FAMILIES[family(name)].config)]
+
+
+def as_config_has_them(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a config holds them: one number as ``image_size`` is a square, a list, as JSON has them, a tuple."""
+    values = {field: tuple(value) if isinstance(value, list) else value for field, value in changes.items()}
+    if isinstance(size := values.get("image_size"), int):
+        values["image_size"] = (size, size)
+    return values

@@ -39,19 +39,23 @@ class Attention(nn.Module):
     """Multi-head self-attention, ``(B, N, D)`` to ``(B, N, D)``.
 
     Args:
-        width: D, divisible by ``heads``.
+        width: D, divisible by ``heads`` if there is no ``head_width``.
         heads: number of attention heads.
         qkv_bias: whether queries, keys and values have biases (not in ViT-22B).
         qk_norm: LayerNorm on each head's queries and keys, without biases (ViT-22B, Dehghani et al. 2023, section 2).
+        head_width: features of a head; None for ``width / heads``.
     """
 
-    def __init__(self, width: int, heads: int, *, qkv_bias: bool = True, qk_norm: bool = False) -> None:
+    def __init__(
+        self, width: int, heads: int, *, qkv_bias: bool = True, qk_norm: bool = False, head_width: int | None = None
+    ) -> None:
         super().__init__()
+        head_width = head_width or width // heads
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
-        self.q_norm = LayerNorm(width // heads, bias=False) if qk_norm else nn.Identity()
-        self.k_norm = LayerNorm(width // heads, bias=False) if qk_norm else nn.Identity()
-        self.proj = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * heads * head_width, bias=qkv_bias)
+        self.q_norm = LayerNorm(head_width, bias=False) if qk_norm else nn.Identity()
+        self.k_norm = LayerNorm(head_width, bias=False) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(heads * head_width, width)
 
     def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
         return self.proj(join_heads(attend(*self.queries_keys_values(x, rotation))))

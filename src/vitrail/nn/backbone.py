@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from vitrail.nn.features import Features
+from vitrail.nn.patch import resample_channels
+from vitrail.nn.position import Resampling
 
 
 class BackboneConfig(Protocol):
@@ -26,14 +28,31 @@ class BackboneConfig(Protocol):
 
 
 class Backbone(nn.Module, ABC):
-    """A network from images to `Features`, without a head and without a number of classes."""
+    """A network from images to `Features`, without a head and without a number of classes.
+
+    Attributes:
+        config: the dataclass that it was built from.
+        classifier: which of `heads.CLASSIFIERS` its paper puts on it.
+        input_kernel: name of the convolution's weight that reads the image.
+        projections: last names of the linear maps of its attention, which low-rank adaptation changes.
+        layer_decay: factor of the learning rate from each layer to the one below that suits its fine-tuning.
+    """
 
     config: BackboneConfig
+    classifier: str = "linear"
+    input_kernel: str
+    projections: tuple[str, ...] = ()
+    layer_decay: float = 1.0
 
     @property
     @abstractmethod
     def width(self) -> int:
         """Size of ``Features.pooled``, which is what a classifier reads."""
+
+    @property
+    def auxiliary_widths(self) -> tuple[int, ...]:
+        """Channels of each of ``Features.auxiliary``; most models have none."""
+        return ()
 
     @property
     @abstractmethod
@@ -50,3 +69,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Features:
         """Float images ``(B, C, H, W)``, normalised, to features."""
+
+    def adapted(self, weights: dict[str, Tensor], before: Any, resampling: Resampling) -> dict[str, Tensor]:
+        """``weights`` of a model with the config ``before``, resampled to this one's image size and channels.
+
+        A family whose weights depend on the image size has more to do than this, which changes the channels alone.
+        """
+        kernel = resample_channels(weights[self.input_kernel], self.config.channels)
+        return weights | {self.input_kernel: kernel}

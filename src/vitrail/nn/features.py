@@ -19,6 +19,8 @@ class Features:
         pooled: ``(B, W)``, one vector an input, pooled as the paper of the model pools; W is the backbone's ``width``,
             which is D but where the paper puts layers between grid and vector (LeNet).
         maps: feature maps ``(B, C_i, H_i, W_i)`` from fine to coarse; a plain transformer has one.
+        auxiliary: maps ``(B, C_i, H_i, W_i)`` from the middle of the network for classifiers that only help in training
+            (GoogLeNet), in the order of the layers.
     """
 
     tokens: Tensor
@@ -26,3 +28,4 @@ class Features:
     grid: tuple[int, ...]
     pooled: Tensor
     maps: tuple[Tensor, ...]
+    auxiliary: tuple[Tensor, ...] = ()

@@ -1,17 +1,29 @@
-"""The position-wise feed-forward network (Vaswani et al. 2017, section 3.3) with GELU."""
+"""The position-wise feed-forward network (Vaswani et al. 2017, section 3.3), usually with GELU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
 from torch import Tensor, nn
+
+Activation = Literal["gelu", "gelu_tanh", "relu"]
+
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),  # what JAX means by GELU
+    "relu": nn.ReLU,
+}
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, dropout, linear, dropout: ``(…, width)`` to ``(…, width)``."""
+    """Linear, activation, dropout, linear, dropout: ``(…, width)`` to ``(…, width)``."""
 
-    def __init__(self, width: int, hidden: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, hidden: int, *, activation: Activation = "gelu", dropout: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.act = nn.GELU()
+        self.act = ACTIVATIONS[activation]()
         self.fc2 = nn.Linear(hidden, width)
         self.drop = nn.Dropout(dropout)
 

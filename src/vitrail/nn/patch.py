@@ -1,9 +1,14 @@
-"""Patch embedding: an image cut into squares, each made one token by one linear map (Dosovitskiy et al., eq. 1)."""
+"""Patch embedding: an image cut into squares, each made one token by one linear map (Dosovitskiy et al., eq. 1).
+
+And how a trained kernel changes for another patch size or another number of channels.
+"""
 
 from __future__ import annotations
 
 import math
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.errors import SettingError
@@ -35,3 +40,33 @@ def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
             f"take an image size such as {above if below == 0 else below} or another patch size."
         )
     return height // patch_size, width // patch_size
+
+
+def resample_kernel(kernel: Tensor, size: int) -> Tensor:
+    """A patch embedding's kernel ``(D, C, p, p)`` for another patch size, ``(D, C, size, size)``.
+
+    The kernel that gives patches scaled to the new size the tokens that the old one gave them, as nearly as may be:
+    the pseudo-inverse of the matrix B that resizes a patch (Beyer et al. 2023, FlexiViT, section 3.4: PI-resize).
+    """
+    old = kernel.shape[-1]
+    if old == size:
+        return kernel
+    basis = torch.eye(old * old).view(old * old, 1, old, old)
+    resize = F.interpolate(basis, (size, size), mode="bicubic", antialias=True).flatten(1)  # Bᵀ: (p², size²)
+    inverse = torch.linalg.pinv(resize)
+    return (kernel.float().flatten(2) @ inverse.T).unflatten(2, (size, size)).to(kernel)
+
+
+def resample_channels(kernel: Tensor, channels: int) -> Tensor:
+    """A kernel ``(D, C, h, w)`` for images of another number of channels, ``(D, channels, h, w)``.
+
+    For grey images the kernels of all channels are added up, so that a grey image gives what it gave as RGB. For
+    others they are repeated in turn, and scaled so that the sum over channels keeps its size (as timm does).
+    """
+    before = kernel.shape[1]
+    if before == channels:
+        return kernel
+    if channels == 1:
+        return kernel.sum(dim=1, keepdim=True)
+    repeated = kernel.repeat(1, -(-channels // before), 1, 1)[:, :channels]
+    return repeated * (before / channels)

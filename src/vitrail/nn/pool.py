@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.nn.attention import attend, attention_probabilities, join_heads, split_heads
-from vitrail.nn.mlp import Mlp, init_mlp
+from vitrail.nn.mlp import Activation, Mlp, init_mlp
 from vitrail.nn.norm import LayerNorm
 
 
 class AttentionPool(nn.Module):
     """``(B, N, D)`` to ``(B, D)``: cross-attention from a learned probe, then an MLP with a residual connection."""
 
-    def __init__(self, width: int, heads: int, hidden: int, *, eps: float = 1e-6) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int, *, activation: Activation = "gelu", eps: float = 1e-6
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.probe = nn.Parameter(torch.empty(1, 1, width))
@@ -21,7 +23,7 @@ class AttentionPool(nn.Module):
         self.kv = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)
         self.norm = LayerNorm(width, eps=eps)
-        self.mlp = Mlp(width, hidden)
+        self.mlp = Mlp(width, hidden, activation=activation)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -35,6 +35,24 @@ def train_and_compare(proof: Proof, find: Callable[[], Path], settings: Train) -
     return replace(proof, measured=figures["top1"], baseline=baseline, seconds=figures["seconds"])
 
 
+def from_scratch(out: Path, model: str, config: tuple[str, ...], image_size: int, epochs: int) -> Train:
+    """How the small networks of the proofs are trained on photographs of 32 pixels, all in the same way."""
+    return Train(
+        out=out,
+        overwrite=True,
+        model=model,
+        config=config,
+        weights="none",
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=128,
+        learning_rate=1e-3,
+        augment="light",
+        cutmix=1.0,
+        seed=0,
+    )
+
+
 def logistic_regression(dataset: Dataset) -> float:
     """Test accuracy of multinomial logistic regression on standardised pixels; validation chooses its strength C.
 

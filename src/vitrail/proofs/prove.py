@@ -14,13 +14,20 @@ from tyro.conf import Positional
 
 from vitrail.console import say
 from vitrail.errors import UnknownName
-from vitrail.proofs import lenet, resume, vit
+from vitrail.proofs import bit, deit, lenet, pvt, resnet, resume, rope, swin, t2t, vit
 from vitrail.proofs.proof import Proof
 from vitrail.recipes.settings import LeftOpen, Names
 
 PROOFS: dict[str, Callable[[Path | None, Path], Proof]] = {
     "lenet": lenet.prove,
+    "resnet": resnet.prove,
+    "bit": bit.prove,
     "vit": vit.prove,
+    "deit": deit.prove,
+    "swin": swin.prove,
+    "pvt": pvt.prove,
+    "t2t": t2t.prove,
+    "rope": rope.prove,
     "resume": resume.prove,
 }
 

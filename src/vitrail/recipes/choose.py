@@ -1,22 +1,22 @@
-"""What to train with where a person has left it open: one table, from how large and how many the images are."""
+"""What to train with where a person has left it open: from how large and how many the images are."""
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stderr
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 
 from vitrail import models
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import Dataset, Source
-from vitrail.errors import SettingError, UnreadableImage
+from vitrail.errors import CheckpointError, SettingError, UnreadableImage
 from vitrail.nn.backbone import Backbone
-from vitrail.weights.load import read_description
+from vitrail.recipes.config import config_changes
+from vitrail.recipes.presets import recipe_config
+from vitrail.weights.files import NoNetwork
+from vitrail.weights.load import Pretrained, fitted, load_pretrained
+from vitrail.weights.published import recommended
 
 if TYPE_CHECKING:
     from vitrail.recipes.train import Train
@@ -29,14 +29,18 @@ GREY = {"mean": (0.5,), "std": (0.5,)}
 class Choice:
     """Every setting that depends on the data, resolved; ``reason`` says in a sentence why.
 
-    ``changes`` are those to the model's published config.
+    ``changes`` are those to the model's published config, ``preparation`` is a `Preprocess` as JSON has it, ``weights``
+    a reference or "none".
     """
 
     model: str
     changes: dict[str, Any]
+    preparation: dict[str, Any]
+    weights: str
     epochs: int
     batch_size: int
     learning_rate: float
+    layer_decay: float
     warmup_epochs: float
     augment: str
     flip: float
@@ -49,38 +53,45 @@ class Choice:
         return models.create(self.model, **self.changes)
 
     def preprocess(self) -> Preprocess:
-        """How images become its input: the shorter side to size, the centre cut out."""
-        size, channels = self.changes["image_size"], self.changes["channels"]
-        statistics = IMAGENET if channels == 3 else GREY
-        return Preprocess(size=tuple(size), channels=channels, crop_fraction=1.0, interpolation="bicubic", **statistics)
+        """How images become its input."""
+        return Preprocess.from_json(self.preparation)
 
 
-def choose(settings: Train, dataset: Dataset) -> Choice:
-    """Fill in what was left open. Raises :class:`UnknownName` or :class:`SettingError` for what cannot be."""
+def choose(settings: Train, dataset: Dataset, pretrained: Pretrained | None = None) -> Choice:
+    """Fill in what was left open. Raises :class:`UnknownName` or :class:`SettingError` for what cannot be.
+
+    ``pretrained`` is what training starts from, as `find_pretrained` found it; None for random weights.
+    """
     images = len(dataset.splits["train"])
     side = typical_side(dataset.splits["train"])
-    if settings.model == "auto" and settings.weights != "none":
-        description = read_description(Path(settings.weights))
-        model, changes = description["model"], description["config"]
-    else:
-        model = settings.model if settings.model != "auto" else best_model(images, side)
+    if pretrained is None:
+        model, backbone = model_for(settings, images, side), None
         changes = fit_to_images(model, side, dataset.channels)
-    if settings.image_size is not None:
-        changes["image_size"] = [settings.image_size] * 2
-    changes |= config_changes(model, settings.config)
-    epochs = settings.epochs if settings.epochs is not None else min(150, max(20, round(400_000 / images)))
+        changes |= {"image_size": [settings.image_size] * 2} if settings.image_size is not None else {}
+        changes |= config_changes(model, (*recipe_config(settings.recipe, model), *settings.config))
+        preparation = plain_preprocess(changes["image_size"], changes["channels"])
+        weights = "none"
+    else:
+        backbone = adapt_to_images(settings, dataset, pretrained)
+        model, changes, weights = pretrained.model, asdict(backbone.config), reference(settings, images, side)
+        preparation = fitted(pretrained.preprocess, backbone)
+    epochs = settings.epochs if settings.epochs is not None else epochs_for(images, fine_tuning=backbone is not None)
     batch_size = settings.batch_size if settings.batch_size is not None else best_batch_size(images)
     augment = settings.augment if settings.augment != "auto" else "light"
     warmup = settings.warmup_epochs if settings.warmup_epochs is not None else min(5.0, epochs / 10)
     flip = {"yes": True, "no": False, "auto": dataset.channels == 3}[settings.flip]
-    usual = {"adamw": 1e-3, "sgd": 2e-2}[settings.optimizer]
-    learning_rate = settings.learning_rate if settings.learning_rate is not None else usual
+    learning_rate = settings.learning_rate if settings.learning_rate is not None else rate_for(settings, backbone)
+    layer_decay = settings.layer_decay if settings.layer_decay is not None else decay_for(settings, backbone)
+    size = changes["image_size"]
     return Choice(
         model=model,
         changes=changes,
+        preparation=preparation.to_json(),
+        weights=weights,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        layer_decay=layer_decay,
         warmup_epochs=warmup,
         augment=augment,
         flip=0.5 if flip else 0.0,
@@ -88,40 +99,118 @@ def choose(settings: Train, dataset: Dataset) -> Choice:
         cutmix=settings.cutmix,
         reason=(
             f"{images:,} training images of about {side} pixels, {len(dataset.classes)} classes: {model} at "
-            f"{changes['image_size'][0]} pixels for {epochs} epoch{'s' * (epochs > 1)} in batches of {batch_size}, "
-            f"augmentation '{augment}'{' with mirroring' if flip else ''}, "
-            f"from {'random weights' if settings.weights == 'none' else settings.weights}"
+            f"{size[0] if size[0] == size[1] else f'{size[0]}x{size[1]}'} pixels for {epochs} "
+            f"epoch{'s' * (epochs > 1)} in batches of {batch_size}, augmentation '{augment}'"
+            f"{' with mirroring' if flip else ''}, from {origin(settings, model, weights)}"
         ),
     )
 
 
-def best_model(images: int, side: int) -> str:
-    """From random weights: our small ViTs for small images; for photographs a ViT only once it has enough of them."""
-    if side <= 12:
-        return "vit-nano"
+def find_pretrained(settings: Train, dataset: Dataset) -> Pretrained | None:
+    """What training starts from; None for random weights. Fetches published weights."""
+    images, side = len(dataset.splits["train"]), typical_side(dataset.splits["train"])
+    name = reference(settings, images, side)
+    if name == "none":
+        return None
+    if settings.layout is None:
+        try:
+            found = load_pretrained(name)
+        except NoNetwork as error:
+            if settings.weights != "auto":
+                raise
+            raise CheckpointError(
+                f"{str(error).removesuffix('.')}, or from random weights with --weights none."
+            ) from error
+    elif settings.model == "auto":
+        raise SettingError("--layout says whose names a file has; say with --model what model it is.")
+    else:
+        changes = config_changes(settings.model, settings.config)
+        found = load_pretrained(name, layout=settings.layout, model=settings.model, config=changes)
+    if settings.model not in ("auto", found.model, models.family(found.model)):
+        raise SettingError(f"--weights {name} is a {found.model}, not a {settings.model}; leave out --model.")
+    return found
+
+
+def reference(settings: Train, images: int, side: int) -> str:
+    """Which weights training starts from: those that were named, or the published ones of the model; or "none"."""
+    if settings.weights != "auto":
+        return settings.weights
+    if models.family(model := model_for(settings, images, side)) == "resnet" and side <= 64:
+        return "none"  # what was learned of large photographs, through a stem that quarters them, is of little use here
+    published = recommended(model)
+    return published.reference if published else "none"
+
+
+def origin(settings: Train, model: str, weights: str) -> str:
+    """What training starts from, in words; where nobody asked for random weights, why they are."""
+    if weights != "none":
+        return weights
+    if settings.weights == "none":
+        return "random weights"
+    why = f"none of {model} are published" if recommended(model) is None else "published ones know large photographs"
+    return f"random weights ({why})"
+
+
+def model_for(settings: Train, images: int, side: int) -> str:
+    """The model that was named, or the best for data like these.
+
+    Small images: our small ViTs. Photographs: a ViT with published weights; from random ones only if there are enough
+    of them to learn from.
+    """
+    if settings.model != "auto":
+        return settings.model
     if side <= 64:
-        return "vit-micro"
-    return "resnet-18" if images < 20_000 else "vit-s16"
+        return "vit-nano" if side <= 12 else "vit-micro"
+    return "resnet-18" if settings.weights == "none" and images < 20_000 else "vit-s16"
+
+
+def adapt_to_images(settings: Train, dataset: Dataset, pretrained: Pretrained) -> Backbone:
+    """The pretrained backbone at the image size, with the channels and changes that are wanted."""
+    wanted: dict[str, Any] = {"channels": dataset.channels}
+    if settings.image_size is not None:
+        wanted["image_size"] = settings.image_size
+    wanted |= config_changes(pretrained.model, recipe_config(settings.recipe, pretrained.model))
+    if settings.layout is None:  # else they say what the file is
+        wanted |= config_changes(pretrained.model, settings.config)
+    return pretrained.changed(**wanted).backbone
+
+
+def plain_preprocess(size: list[int], channels: Any) -> Preprocess:
+    """For random weights: the shorter side to size, the centre cut out."""
+    statistics = IMAGENET if channels == 3 else GREY
+    return Preprocess(size=tuple(size), channels=channels, crop_fraction=1.0, interpolation="bicubic", **statistics)  # type: ignore[arg-type]
+
+
+def epochs_for(images: int, *, fine_tuning: bool) -> int:
+    """Enough passes that little data is seen often; fewer for weights that know much already."""
+    return min(30, max(5, round(60_000 / images))) if fine_tuning else min(150, max(20, round(400_000 / images)))
+
+
+def rate_for(settings: Train, backbone: Backbone | None) -> float:
+    """The peak learning rate: gentler with trained weights, but not for a head or low-rank changes alone."""
+    usual = {"adamw": 1e-3, "sgd": 2e-2}[settings.optimizer]
+    return usual if backbone is None or settings.adapt != "full" else usual / 4
+
+
+def decay_for(settings: Train, backbone: Backbone | None) -> float:
+    """Layer-wise decay of the learning rate: for trained weights each family's own, else none."""
+    return 1.0 if backbone is None or settings.adapt != "full" else backbone.layer_decay
 
 
 def fit_to_images(model: str, side: int, channels: int) -> dict[str, Any]:
     """Changes to a model's published config for images whose shorter side has ``side`` pixels."""
-    family = models.family(model)
-    if family == "lenet":
-        return {"image_size": list(models.config(model).image_size), "channels": channels}
-    if family == "resnet":
-        small = side <= 64
-        return {
-            "image_size": [side if small else 128] * 2,
-            "channels": channels,
-            "stem": "small" if small else "imagenet",
-        }
     published: Any = models.config(model)
-    if side > 64:
-        size = published.image_size[0] if published.image_size[0] > 64 else 64
-        return {"image_size": [size] * 2, "channels": channels}
-    patch = 2 if side <= 12 else 4 if side <= 32 else 8  # a grid of 4 to 8 patches on each side
-    return {"image_size": [-(-side // patch) * patch] * 2, "channels": channels, "patch_size": patch}
+    if "stem" in published.__dataclass_fields__ and models.family(model) == "resnet":
+        small = side <= 64
+        size = side if small else min(128, published.image_size[0])
+        return {"image_size": [size] * 2, "channels": channels, "stem": "small" if small else published.stem}
+    if "patch_size" in published.__dataclass_fields__ and side <= 64:
+        patch = 2 if side <= 12 else 4 if side <= 32 else 8  # a grid of 4 to 8 patches on each side
+        return {"image_size": [-(-side // patch) * patch] * 2, "channels": channels, "patch_size": patch}
+    size = list(published.image_size)
+    if models.family(model) == "vit" and size[0] <= 64 < side:
+        size = [64, 64]
+    return {"image_size": size, "channels": channels}
 
 
 def best_batch_size(images: int) -> int:
@@ -138,39 +227,3 @@ def typical_side(source: Source, sample: int = 32) -> int:
         except UnreadableImage:
             continue  # it will be named when it is its turn
     return int(np.median(sides)) if sides else 224
-
-
-def config_changes(model: str, words: tuple[str, ...]) -> dict[str, Any]:
-    """``("patch_size=8", "pool=map")`` as values of the types that the model's config has."""
-    published: Any = models.config(model)
-    known = [field.name for field in fields(published)]
-    changes = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise SettingError(f"--config takes name=value, such as patch_size=8, not '{word}'.")
-        if name not in known:
-            raise SettingError(f"the model '{model}' has no setting '{name}'; it has: {', '.join(known)}.")
-        changes[name] = _parsed(type(published), name, value)
-    return changes
-
-
-def _parsed(config: type, name: str, value: str) -> Any:
-    """``value`` as the type of the config's field, whatever it is: numbers, true and false, words of a Literal."""
-    kind, positional = get_type_hints(config)[name], cast(Any, tyro.conf.Positional)
-    words = [word.capitalize() if word in ("true", "false", "none") else word for word in value.split(",")]
-    try:
-        with redirect_stderr(io.StringIO()):  # tyro explains itself there, in terms of its own
-            answer = tyro.cli(positional[kind], args=words)
-    except SystemExit as error:
-        raise SettingError(f"--config {name}={value} makes no sense; {name} must be {_in_words(kind)}.") from error
-    return list(answer) if isinstance(answer, tuple) else answer
-
-
-def _in_words(kind: Any) -> str:
-    """What values a type has, for people."""
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    if get_origin(kind) is tuple:
-        return "whole numbers with commas between"
-    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a number or none")

@@ -22,11 +22,12 @@ from vitrail.errors import DataError, RunError, SettingError
 from vitrail.metrics import calibration, draw
 from vitrail.metrics.classification import ClassificationMetric, LogitMetric, negative_log_likelihood
 from vitrail.recipes import run
-from vitrail.recipes.settings import LeftOpen, check_numbers
+from vitrail.recipes.opened import open_task
+from vitrail.recipes.probe import probe
+from vitrail.recipes.settings import UNSTATED, LeftOpen, Stated, check_numbers
 from vitrail.tasks.classification import Classification
 from vitrail.train import distributed
 from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
-from vitrail.weights.load import load
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,15 @@ class Evaluate:
     Examples:
       vitrail evaluate runs/clothing
       vitrail evaluate runs/clothing other-photos/ --json
+      vitrail evaluate hf:google/vit-base-patch16-224 imagenet/val
     """
 
-    run: Positional[Path]
-    """The run's folder."""
+    run: Positional[str]
+    """A run's folder; or published weights: hf:ORG/NAME, timm:NAME, or a file (with --layout and --model)."""
     data: Positional[LeftOpen[str]] = None
     """Images to measure on; left out: those that training held back."""
+    probe: Literal["none", "linear", "knn"] = "none"
+    """Measure the frozen features instead: what a linear classifier, or nearest neighbours, make of them on DATA."""
     split: Literal["auto", "train", "validation", "test"] = "auto"
     """Which part of the data; auto is test where there is one, else validation, else all."""
     format: LeftOpen[str] = None
@@ -62,6 +66,7 @@ class Evaluate:
     """cpu, cuda, mps, or auto for the best there is."""
     precision: Precision = "auto"
     """Format of matrix products; auto is bfloat16 where the machine has it."""
+    stated: Stated = UNSTATED
     json: bool = False
     """Print the figures as one JSON document."""
 
@@ -69,9 +74,10 @@ class Evaluate:
 def evaluate(settings: Evaluate) -> dict[str, Any]:
     """Measure; draw and write `evaluation.json` in the run's folder, or in ``out``. Returns the figures."""
     check_numbers(settings)
+    if settings.probe != "none":
+        return probe(settings)
     folder = Path(settings.run)
-    task = load(folder)
-    assert isinstance(task, Classification)
+    task = open_task(settings.run, settings.stated)
     split, source = held_out(settings, task)
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)
@@ -105,6 +111,10 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
 def held_out(settings: Evaluate, task: Classification) -> tuple[SplitName | Literal["all"], Source]:
     """The images to measure on, labelled by the task's own classes, and the split that they are."""
     if settings.data is None:
+        if not (Path(settings.run) / run.RECORD).is_file():
+            raise SettingError(
+                f"{settings.run} was not trained here; name the data: vitrail evaluate {settings.run} DATA."
+            )
         dataset = training_data(Path(settings.run))
     else:
         dataset = open_dataset(
@@ -163,10 +173,12 @@ def measure(
     batch_size: int = 64,
     workers: int | None = None,
     what: str | None = None,
+    through: torch.nn.Module | None = None,
 ) -> LogitMetric:
     """The task's metric over all readable images of ``source``, shared among all processes.
 
-    ``what`` names the work in the progress bar; None shows no bar.
+    ``what`` names the work in the progress bar; None shows no bar. ``through`` is a module around the task that gives
+    its logits, where sharded weights are gathered for that module alone.
     """
     batches = EvaluationBatches(
         source, len(task.classes), task.preprocess, batch_size, distributed.rank(), distributed.world()
@@ -181,7 +193,7 @@ def measure(
             unreadable.note(batch.unreadable)
             if len(batch):
                 with torch.inference_mode(), products_in(dtype, device):
-                    logits = task(batch.to(device).images)
+                    logits = (through or task)(batch.to(device).images)
                 metric.update(logits.float().cpu(), batch.labels, numbers)
             advance(done)
     task.train(training)

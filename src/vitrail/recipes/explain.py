@@ -22,11 +22,11 @@ from vitrail.explain.attention import Pool, attention_layers, attention_map, att
 from vitrail.explain.draw import Panel, draw_attention
 from vitrail.metrics import draw
 from vitrail.models.vit.vit import ViT
+from vitrail.recipes.opened import open_task
 from vitrail.recipes.predict import find_images
-from vitrail.recipes.settings import Images, LeftOpen
+from vitrail.recipes.settings import UNSTATED, Images, LeftOpen, Stated
 from vitrail.tasks import Classification
 from vitrail.train.precision import choose_device
-from vitrail.weights.load import load
 
 Method = Literal["attention", "rollout"]
 
@@ -44,8 +44,8 @@ class Explain:
       vitrail explain runs/clothing shirt.jpg --layer 1 --json
     """
 
-    run: Positional[Path]
-    """The run's folder."""
+    run: Positional[str]
+    """A run's folder; or published weights: hf:ORG/NAME, timm:NAME, or a file (with --layout and --model)."""
     images: Positional[Images]
     """Files, folders, patterns; or - for an image, or a list of paths, on standard input. The first 16 are drawn."""
     method: Method = "attention"
@@ -56,6 +56,7 @@ class Explain:
     """The picture, a PNG file."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
+    stated: Stated = UNSTATED
     json: bool = False
     """Print one JSON document: a list of {"image", "label", "score", "map"}; a map is rows of shares that sum to 1."""
 
@@ -67,8 +68,7 @@ def explain(settings: Explain) -> list[dict[str, Any]]:
     """
     if settings.out.suffix.lower() != ".png":
         raise SettingError(f"the picture is a PNG file: give --out a name that ends in .png, not {settings.out.name}.")
-    task = load(settings.run)
-    assert isinstance(task, Classification)
+    task = open_task(settings.run, settings.stated)
     files = Files(find_images(settings.images))
     answers: list[dict[str, Any]] = []
     panels: list[Panel] = []
@@ -123,8 +123,9 @@ def vantage(task: Classification, layer: int | None) -> tuple[list[str], Pool]:
             f"{task.model} has no attention to show; explain a run of a vision transformer, such as --model vit-micro."
         )
     names = list(attention_layers(backbone))
+    pool: Pool = "class" if backbone.config.pool == "class-mean" else backbone.config.pool
     if layer is None:
-        return names, backbone.config.pool
+        return names, pool
     if not 1 <= layer <= backbone.config.depth:
         raise SettingError(f"there is no layer {layer}; this {task.model} has layers 1 to {backbone.config.depth}.")
     return names[:layer], "mean" if backbone.class_token is None else "class"

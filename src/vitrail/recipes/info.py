@@ -1,7 +1,9 @@
-"""Info: what a model, a run or a data set is."""
+"""Info: what a model, a run, a file of weights or a data set is."""
 
 from __future__ import annotations
 
+import dataclasses
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,34 +11,46 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 from tyro.conf import Positional
 
 from vitrail import models
 from vitrail.data.dataset import open_dataset, summary
-from vitrail.errors import UnknownName
+from vitrail.errors import CheckpointError, UnknownName
 from vitrail.recipes import run
-from vitrail.recipes.choose import config_changes
-from vitrail.recipes.settings import Changes, LeftOpen
-from vitrail.weights.load import describe, read_description
+from vitrail.recipes.config import config_changes
+from vitrail.recipes.opened import as_stated
+from vitrail.recipes.settings import Changes, LeftOpen, Stated
+from vitrail.weights.describe import class_names, preprocess
+from vitrail.weights.describe import describe as describe_weights
+from vitrail.weights.files import SUFFIXES, Files, find, hub_reference
+from vitrail.weights.load import renamed
+from vitrail.weights.read import read_tensors
+from vitrail.weights.saved import describe, read_description
 
 SENTENCES = ("notes", "leaks", "unreadable")  # shown one below the other
 
 
 @dataclass(frozen=True)
 class Info:
-    """Say what something is: a model layer by layer, a run and how it came about, or what was found in a data set.
+    """Say what something is: a model layer by layer, a run, what is in a file of weights, what was found in a data set.
 
     Examples:
       vitrail info vit-s16
       vitrail info runs/clothing
+      vitrail info hf:google/vit-base-patch16-224
+      vitrail info checkpoint.pth --layout torchvision --model vit-b16
       vitrail info photos/ --json
     """
 
     subject: Positional[str]
-    """A model's name, a run's folder, or data."""
+    """A model's name, a run's folder, weights (hf:ORG/NAME, timm:NAME, a file or folder), or data."""
     config: Changes = ()
     """Changes to a model, such as: patch_size=8 image_size=64,64."""
+    layout: LeftOpen[str] = None
+    """Whose names the tensors of a file have, where it does not say so: timm, torchvision, google, paper …"""
+    model: LeftOpen[str] = None
+    """What model the file is, where it does not say so."""
     format: LeftOpen[str] = None
     """How the data are stored, where looking at them does not tell: folder, csv, parquet …"""
     image_column: LeftOpen[str] = None
@@ -54,10 +68,12 @@ def info(settings: Info) -> dict[str, Any]:
         answer = about_model(settings.subject, settings.config)
     elif (path / run.RECORD).is_file() or (path / "model.json").is_file():
         answer = about_run(path)
+    elif is_checkpoint(settings.subject):
+        answer = about_checkpoint(settings)
     elif path.exists() or settings.subject.partition(":")[0] in run.WORDS:
         answer = about_data(settings)
     else:
-        raise UnknownName("model, run or data", settings.subject, models.names())
+        raise UnknownName("model, run, weights or data", settings.subject, models.names())
     if not settings.json:
         show(answer)
     return answer
@@ -104,6 +120,54 @@ def about_run(folder: Path) -> dict[str, Any]:
         "chosen": record.get("choice", {}).get("reason"),
         "versions": record.get("versions"),
     }
+
+
+def about_checkpoint(settings: Info) -> dict[str, Any]:
+    """What is in a file of weights: its model, classes and preprocessing as far as they are known, and its tensors."""
+    files = find(settings.subject)
+    tensors = read_tensors(files.weights)
+    answer: dict[str, Any] = {
+        "kind": "weights",
+        "weights": settings.subject,
+        "files": [{"name": path.name, "megabytes": round(path.stat().st_size / 1e6, 3)} for path in files.weights],
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
+    }
+    stated = Stated(layout=settings.layout, model=settings.model, config=settings.config)
+    try:
+        answer |= described(files, tensors, stated)
+    except CheckpointError as error:
+        answer |= {"model": None, "reason": str(error)}
+    rows = [
+        {"name": k, "shape": list(v.shape), "type": str(v.dtype).removeprefix("torch.")} for k, v in tensors.items()
+    ]
+    return answer | {"tensors": rows}
+
+
+def described(files: Files, tensors: dict[str, Tensor], stated: Stated) -> dict[str, Any]:
+    """The model that the tensors belong to, and whether all of them fit. Raises :class:`CheckpointError`."""
+    description = describe_weights(files, tensors, **as_stated(stated))
+    known, prepared = class_names(files, description, tensors), preprocess(files, description)
+    renamed(files.name, tensors, description, known, prepared)
+    return {
+        "layout": ", ".join(description.layouts),
+        "model": description.model,
+        "classes": list(known),
+        "preprocess": prepared.to_json(),
+        "config": dataclasses.asdict(description.config),
+    }
+
+
+def is_checkpoint(subject: str) -> bool:
+    """Whether something is a reference to published weights, or a file or folder of such."""
+    path = Path(subject)
+    if hub_reference(subject) is not None or (path.is_file() and path.suffix in SUFFIXES and not is_archive(path)):
+        return True
+    return path.is_dir() and (path / "config.json").is_file()
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a .tar holds files, such as the shards of a data set, and not PyTorch's tensors."""
+    return path.suffix == ".tar" and tarfile.is_tarfile(path)
 
 
 def about_data(settings: Info) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from vitrail.data.files import Files
 from vitrail.data.loader import EvaluationBatches, default_workers, load_batches
 from vitrail.data.read import is_image
 from vitrail.errors import DataError
-from vitrail.recipes.settings import Images, LeftOpen, check_numbers
+from vitrail.recipes.opened import open_task
+from vitrail.recipes.settings import UNSTATED, Images, LeftOpen, Stated, check_numbers
 from vitrail.tasks import Classification
 from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
-from vitrail.weights.load import load
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,12 @@ class Predict:
     Examples:
       vitrail predict runs/clothing shirt.jpg
       vitrail predict runs/clothing photos/ 'more/*.png' --json
+      vitrail predict hf:google/vit-base-patch16-224 cat.jpg
       find . -name '*.jpg' | vitrail predict runs/clothing -
     """
 
-    run: Positional[Path]
-    """The run's folder."""
+    run: Positional[str]
+    """A run's folder; or published weights: hf:ORG/NAME, timm:NAME, or a file (with --layout and --model)."""
     images: Positional[Images]
     """Files, folders, patterns; or - for an image, or a list of paths, on standard input."""
     top: int = 5
@@ -47,6 +48,7 @@ class Predict:
     """cpu, cuda, mps, or auto for the best there is."""
     precision: Precision = "auto"
     """Format of matrix products; auto is bfloat16 where the machine has it."""
+    stated: Stated = UNSTATED
     json: bool = False
     """Print one JSON document: a list of {"image", "predictions": [{"label", "score"}], "error"}."""
 
@@ -54,8 +56,7 @@ class Predict:
 def predict(settings: Predict) -> list[dict[str, Any]]:
     """Predictions in the order of the images; a broken image has its ``error``, and no predictions."""
     check_numbers(settings)
-    task = load(settings.run)
-    assert isinstance(task, Classification)
+    task = open_task(settings.run, settings.stated)
     files = Files(find_images(settings.images))
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)

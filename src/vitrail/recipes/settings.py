@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import tyro
@@ -19,6 +20,25 @@ LeftOpen = Annotated[T | None, tyro.conf.arg(help_behavior_hint="(optional)")]
 Changes = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...", help_behavior_hint="(optional)")]
 Images = Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(required)")]
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME...]", help_behavior_hint="(optional)")]
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What is to be known of the weights; mostly their own files say it."""
+
+    image_size: LeftOpen[int] = None
+    """Side of the images in pixels, where it is to be another than the weights were made for."""
+    layout: LeftOpen[str] = None
+    """Whose names the tensors of a file have: timm, transformers, torchvision, google, paper …"""
+    model: LeftOpen[str] = None
+    """What model a file is: a name from `vitrail models`."""
+    config: Changes = ()
+    """How a file differs from that model, such as: patch_size=8 image_size=64,64."""
+    labels: LeftOpen[str] = None
+    """Names of the classes in the order of the scores, with commas between; or a file with one in each line."""
+
+
+UNSTATED = Stated()
 
 
 class Range(NamedTuple):
@@ -45,7 +65,9 @@ NUMBERS: dict[str, Range] = {
     "image_size": AT_LEAST_1,
     "label_smoothing": BELOW_1,
     "layer_decay": FACTOR,
+    "freeze": NOT_NEGATIVE,
     "learning_rate": POSITIVE,
+    "lora_rank": AT_LEAST_1,
     "max_unreadable": SHARE,
     "mixup": NOT_NEGATIVE,
     "patience": NOT_NEGATIVE,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 from torch.distributed import is_torchelastic_launched
 
 from vitrail.console import say
@@ -23,11 +24,15 @@ from vitrail.data.source import Dataset
 from vitrail.data.split import leak_notes
 from vitrail.errors import RunError, SettingError
 from vitrail.recipes import run
-from vitrail.recipes.choose import Choice, choose
+from vitrail.recipes.adapt import adapt, refuse_frozen_noise
+from vitrail.recipes.choose import Choice, choose, find_pretrained
+from vitrail.recipes.presets import preset, with_preset
 from vitrail.recipes.settings import check_numbers
+from vitrail.recipes.teacher import fingerprint, with_teacher
 from vitrail.tasks.classification import Classification, class_weights
 from vitrail.train import distributed
-from vitrail.weights.load import load
+from vitrail.weights.files import hub_reference
+from vitrail.weights.load import Pretrained
 
 if TYPE_CHECKING:
     from vitrail.recipes.train import Train
@@ -37,19 +42,34 @@ MOST_COMPARED = 100_000  # images that are looked through for leaks before train
 
 
 class Start(NamedTuple):
-    """What a run is made of: settings with the data's path in full, the data, all that was left open, the folder."""
+    """What a run is made of.
+
+    Attributes:
+        settings: with the paths of data and teacher in full.
+        dataset: the data.
+        choice: all that was left open.
+        task: what is kept.
+        learner: what is trained: the task, or an objective around it.
+        folder: the run's.
+    """
 
     settings: Train
     dataset: Dataset
     choice: Choice
+    task: Classification
+    learner: nn.Module
     folder: Path
 
 
 def check(settings: Train) -> None:
-    """Raises :class:`SettingError` for settings that make no sense, whatever the data."""
+    """Raises :class:`SettingError` or :class:`UnknownName` for settings that make no sense, whatever the data."""
     check_numbers(settings)
     if settings.data is None and settings.resume is None:
         raise SettingError("no data was given: `vitrail train DATA`, or `vitrail train --resume RUN`.")
+    if settings.recipe is not None:
+        preset(settings.recipe)
+    if settings.distill != "hard" and settings.teacher is None and settings.resume is None:
+        raise SettingError(f"--distill {settings.distill} needs somebody to learn from; name a model by --teacher.")
     if settings.shard and not is_torchelastic_launched():
         raise SettingError("--shard needs processes to spread over: `torchrun --nproc-per-node N -m vitrail train …`.")
 
@@ -59,14 +79,19 @@ def started(settings: Train, device: torch.device, dtype: torch.dtype) -> Start:
     assert settings.data is not None
     if settings.out is not None:
         run.refuse_existing(Path(settings.out), settings.overwrite)  # before the data is looked through
-    settings = replace(settings, data=run.absolute(settings.data))
+    settings = with_full_paths(settings)
     dataset = open_data(settings)
     for note in dataset.notes:
         say(note)
     leaks = find_leaks(dataset)
-    choice = choose(settings, dataset)
+    settings = with_preset(settings, len(dataset.splits["train"]))
+    pretrained = find_pretrained(settings, dataset)
+    choice = choose(settings, dataset, pretrained)
     say(choice.reason)
-    training_batches(settings, dataset, choice, build_task(settings, dataset, choice))  # while nothing is written yet
+    refuse_frozen_noise(settings.adapt, settings.freeze, choice.model, choice.weights)
+    task = build_task(settings, dataset, choice, pretrained)  # and its batches, while nothing is written yet
+    learner = with_teacher(settings, task)
+    training_batches(settings, dataset, choice, task)
     folder = Path(settings.out or default_folder(str(settings.data), choice.model))
     record = {
         "settings": as_json(settings),
@@ -78,9 +103,18 @@ def started(settings: Train, device: torch.device, dtype: torch.dtype) -> Start:
             "images": {split: len(source) for split, source in dataset.splits.items()},
             "leaks": leaks,
         },
+        "teacher": fingerprint(learner),
     }
     run.start(folder, record, overwrite=settings.overwrite)
-    return Start(settings, dataset, choice, folder)
+    return Start(settings, dataset, choice, task, learner, folder)
+
+
+def with_full_paths(settings: Train) -> Train:
+    """``settings`` with the data and the teacher by their full paths, so that the run finds them from any folder."""
+    data, teacher = settings.data, settings.teacher
+    if teacher is not None and hub_reference(teacher) is None:
+        teacher = str(Path(teacher).expanduser().resolve())
+    return replace(settings, data=None if data is None else run.absolute(data), teacher=teacher)
 
 
 def as_started(settings: Train) -> Train:
@@ -97,11 +131,8 @@ def as_started(settings: Train) -> Train:
         precision = record["precision"]
     except (KeyError, TypeError) as error:
         raise RunError(f"{folder / run.RECORD} is damaged ({error}); start again with --overwrite.") from error
-    named = replace(
-        settings,
-        data=None if settings.data is None else run.absolute(settings.data),
-        out=None if settings.out is not None and Path(settings.out) == folder else settings.out,
-    )
+    out = None if settings.out is not None and Path(settings.out) == folder else settings.out
+    named = replace(with_full_paths(settings), out=out)
     now, then, usual = as_json(named), as_json(before), as_json(type(settings)())
     if others := [name for name in now if name not in FREE and now[name] not in (usual[name], then[name])]:
         flags = ", ".join("DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in others)
@@ -115,7 +146,7 @@ def as_started(settings: Train) -> Train:
 
 
 def resumed(settings: Train) -> Start:
-    """The run as it was started: the same choices, and the same data or :class:`RunError`."""
+    """The run as it was started: the same choices, and the same data and teacher or :class:`RunError`."""
     assert settings.resume is not None
     folder = Path(settings.resume)
     record = run.read(folder)
@@ -125,7 +156,14 @@ def resumed(settings: Train) -> Start:
         choice = Choice(**record["choice"])
     except TypeError as error:
         raise RunError(f"{folder / run.RECORD} is damaged ({error}); start again with --overwrite.") from error
-    return Start(settings, dataset, choice, folder)
+    task = build_task(settings, dataset, choice)
+    learner = with_teacher(settings, task)
+    if fingerprint(learner) != record.get("teacher"):
+        raise RunError(
+            f"the teacher {settings.teacher} is no longer the one that {folder} was started with; restore it, or start "
+            "a new run."
+        )
+    return Start(settings, dataset, choice, task, learner, folder)
 
 
 def open_data(settings: Train) -> Dataset:
@@ -156,8 +194,13 @@ def find_leaks(dataset: Dataset) -> list[str]:
     return leaks
 
 
-def build_task(settings: Train, dataset: Dataset, choice: Choice) -> Classification:
-    """Backbone and head with the weights that training starts from."""
+def build_task(
+    settings: Train, dataset: Dataset, choice: Choice, pretrained: Pretrained | None = None
+) -> Classification:
+    """Backbone and head with the weights that training starts from, and the gradients that it needs.
+
+    Without ``pretrained`` the weights are random, as they may be where a saved state is about to replace them.
+    """
     torch.manual_seed(torch_seed(settings.seed, "init"))
     weights = None
     if settings.balance == "weights":
@@ -172,22 +215,23 @@ def build_task(settings: Train, dataset: Dataset, choice: Choice) -> Classificat
         label_smoothing=settings.label_smoothing,
         class_weights=weights,
     )
-    if settings.weights != "none":
-        start_from(task, settings.weights)
+    if pretrained is not None:
+        start_from(task, pretrained)
+    adapt(task, settings.adapt, settings.freeze, settings.lora_rank)
     return task
 
 
-def start_from(task: Classification, reference: str) -> None:
-    """Copy the backbone's weights of another run; the head, too, if it has the same classes."""
-    other = load(reference)
-    theirs = {name: tuple(value.shape) for name, value in other.backbone.state_dict().items()}
-    if theirs != {name: tuple(value.shape) for name, value in task.backbone.state_dict().items()}:
-        raise SettingError(
-            f"--weights {reference} is a {other.model} of another shape; leave out --model, --config and --image-size."
-        )
-    task.backbone.load_state_dict(other.backbone.state_dict())
-    if isinstance(other, Classification) and other.classes == task.classes:
-        task.head.load_state_dict(other.head.state_dict())
+def start_from(task: Classification, pretrained: Pretrained) -> None:
+    """Copy the backbone's weights, resampled to the task's image size; the head's, too, if it has the same classes."""
+    before, config = pretrained.backbone.config, task.backbone.config
+    weights = pretrained.backbone.state_dict()
+    if before != config:
+        weights = task.backbone.adapted(weights, before, pretrained.resampling)
+    task.backbone.load_state_dict(weights)
+    if pretrained.classes == task.classes:
+        task.head.load_state_dict(pretrained.head)
+    elif pretrained.classes:
+        say(f"a new head for {len(task.classes)} classes in place of that for {len(pretrained.classes):,}")
 
 
 def training_batches(settings: Train, dataset: Dataset, choice: Choice, task: Classification) -> TrainingBatches:

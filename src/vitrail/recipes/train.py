@@ -20,12 +20,15 @@ from vitrail.data.source import SplitName
 from vitrail.errors import Interrupted, SettingError
 from vitrail.metrics import calibration, draw
 from vitrail.metrics.classification import ClassificationMetric, LogitMetric
+from vitrail.nn.lora import merged
+from vitrail.objectives.distill import Kind
 from vitrail.recipes import run
+from vitrail.recipes.adapt import Adapt, parameters
 from vitrail.recipes.choose import Choice
 from vitrail.recipes.evaluate import draw_report, in_words, measure, report
 from vitrail.recipes.models import forward_flops
 from vitrail.recipes.settings import Changes, LeftOpen
-from vitrail.recipes.start import Start, as_started, build_task, check, resumed, started, training_batches
+from vitrail.recipes.start import Start, as_started, check, resumed, started, training_batches
 from vitrail.tasks.classification import Classification
 from vitrail.train import distributed
 from vitrail.train.log import read_log
@@ -44,7 +47,9 @@ class Train:
     Examples:
       vitrail train photos/
       vitrail train photos/ --model vit-s16 --image-size 160 --epochs 50 --out runs/photos
-      vitrail train labels.csv --balance sampling --augment strong
+      vitrail train photos/ --weights timm:vit_base_patch16_224.augreg_in21k --adapt lora
+      vitrail train photos/ --model deit-ti16-distilled --teacher runs/photos
+      vitrail train labels.csv --balance sampling --augment strong --weights none
       vitrail train --resume runs/photos
       torchrun --nproc-per-node 2 -m vitrail train photos/
     """
@@ -61,8 +66,23 @@ class Train:
     """A name from `vitrail models`."""
     config: Changes = ()
     """Changes to the model, such as: patch_size=8 position=rotary pool=map registers=4 drop_path=0.1."""
-    weights: str = "none"
-    """What to start from: none (random weights), or a run's folder (its model)."""
+    weights: str = "auto"
+    """What to start from: a run's folder, hf:ORG/NAME, timm:NAME, a file (with --layout and --model); none for random
+    weights; auto for the published ones that `vitrail models` shows for the model."""
+    layout: LeftOpen[str] = None
+    """Whose names the tensors of a file in --weights have: timm, torchvision, google, paper …"""
+    recipe: LeftOpen[str] = None
+    """What a paper set: deit, augreg, swin, bit, mae-finetune; or small, ours. What you set yourself stays."""
+    adapt: Adapt = "full"
+    """What is trained: full, all; head, the classifier alone; lora, that and low-rank changes to the attention."""
+    freeze: int = 0
+    """Lowest layers that stay as they are; the stem is layer 0, then come the blocks."""
+    lora_rank: int = 8
+    """Rank of the changes with --adapt lora."""
+    teacher: LeftOpen[str] = None
+    """A trained model of the same classes whose answers are learned beside the labels: a run's folder, hf:ORG/NAME …"""
+    distill: Kind = "hard"
+    """What is learned of the teacher: hard, its most probable class; soft, all its probabilities."""
     image_size: LeftOpen[int] = None
     """Side of the images in pixels, as the model sees them; left out: chosen for the data."""
     epochs: LeftOpen[int] = None
@@ -70,13 +90,13 @@ class Train:
     batch_size: LeftOpen[int] = None
     """Images in a step, over all processes; left out: chosen for the data."""
     learning_rate: LeftOpen[float] = None
-    """Peak learning rate; left out: 0.001, for SGD 0.02."""
+    """Peak learning rate; left out: 0.001, for SGD 0.02; a quarter of it where trained weights go on learning."""
     optimizer: OptimizerName = "adamw"
     """AdamW, or SGD with momentum."""
     weight_decay: float = 0.05
     """Of matrices and kernels; norms, biases, positions and tokens never decay."""
-    layer_decay: float = 1.0
-    """Factor of the learning rate from each layer to the one below."""
+    layer_decay: LeftOpen[float] = None
+    """Factor of the learning rate from each layer to the one below; left out: 1, for trained weights the family's."""
     warmup_epochs: LeftOpen[float] = None
     """Epochs until the learning rate is at its peak; left out: a tenth of all, at most 5."""
     clip: float = 1.0
@@ -141,10 +161,10 @@ def train(settings: Train) -> dict[str, Any]:
 
 def learn(start: Start, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """The run itself: train to the end, keep the best weights, then measure with these."""
-    settings, dataset, choice, folder = start
+    settings, dataset, choice, task, learner, folder = start
     began = time.perf_counter()
-    task = build_task(settings, dataset, choice).to(device)
-    say(f"{choice.model}, {parameters(task):,} parameters, on {device} in {str(dtype).removeprefix('torch.')}")
+    learner.to(device)
+    say(f"{choice.model}, {parameters(task)}, on {device} in {str(dtype).removeprefix('torch.')}")
 
     batches = training_batches(settings, dataset, choice, task)
     workers = default_workers(len(batches.source)) if settings.workers is None else settings.workers
@@ -155,16 +175,16 @@ def learn(start: Start, device: torch.device, dtype: torch.dtype) -> dict[str, A
             unreadable["train"].note(batch.unreadable)
             yield batch
 
-    def measured(task: Classification, split: SplitName, what: str | None = None) -> LogitMetric:
+    def measured(task: Classification, split: SplitName, **options: Any) -> LogitMetric:
         source = dataset.splits[split]
-        return measure(task, source, device, dtype, unreadable[split], workers=settings.workers, what=what)
+        return measure(task, source, device, dtype, unreadable[split], workers=settings.workers, **options)
 
     def validate() -> dict[str, float]:
-        figures = measured(task, "validation").compute()
+        figures = measured(task, "validation", through=learner).compute()
         return {key: figures[key] for key in (task.score, "macro_f1", "nll", "ece")}
 
     def keep() -> None:
-        best = distributed.whole(task.state_dict())
+        best = merged(task, distributed.whole(task.state_dict()))
         if distributed.rank() == 0:
             save_weights(best, folder)
 
@@ -173,7 +193,7 @@ def learn(start: Start, device: torch.device, dtype: torch.dtype) -> dict[str, A
     try:
         with threads_for(choice.batch_size / batches.world * forward_flops(choice.model, **choice.changes)):
             state = fit(
-                task,
+                learner,
                 load_training,
                 plan(settings, choice, batches.steps_per_epoch),
                 validate=validate,
@@ -207,7 +227,7 @@ def plan(settings: Train, choice: Choice, steps_per_epoch: int) -> Plan:
         optimizer=settings.optimizer,
         weight_decay=settings.weight_decay,
         warmup=round(choice.warmup_epochs * steps_per_epoch),
-        layer_decay=settings.layer_decay,
+        layer_decay=choice.layer_decay,
         clip=settings.clip,
         accumulate=settings.accumulate,
         ema=settings.ema,
@@ -229,7 +249,7 @@ def finish(
     validation = measured(task, "validation")
     if isinstance(validation, ClassificationMetric):
         task.temperature = round(calibration.fit_temperature(validation.logits, validation.targets), 4)
-    metric = measured(task, split, "evaluating") if split != "validation" else validation
+    metric = measured(task, split, what="evaluating") if split != "validation" else validation
     figures = report(task, metric) | {"split": split}
     if distributed.rank() == 0:
         save_description(task, folder)
@@ -240,8 +260,3 @@ def finish(
     say(in_words(figures))
     say(f"the run is in {folder}, its pictures in {folder / 'plots'}")
     return figures
-
-
-def parameters(task: torch.nn.Module) -> int:
-    """Number of learned values."""
-    return sum(parameter.numel() for parameter in task.parameters())

@@ -19,7 +19,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.read import decode
 from vitrail.data.sample import Batch, Image, Sample
 from vitrail.errors import SettingError
-from vitrail.heads.linear import LinearHead
+from vitrail.heads import CLASSIFIERS
 from vitrail.metrics.classification import ClassificationMetric, LogitMetric
 from vitrail.metrics.many_labels import ManyLabelsMetric
 from vitrail.nn.backbone import Backbone
@@ -35,7 +35,7 @@ class Scored:
 
 
 class Classification(Task):
-    """Logits ``(B, K)`` from a linear head on the pooled features.
+    """Logits ``(B, K)`` from the classifier that the backbone's paper puts on it, mostly a linear one.
 
     Args:
         model: the backbone's name in the table of models.
@@ -68,7 +68,7 @@ class Classification(Task):
             raise SettingError(f"label smoothing must be at least 0 and below 1, not {label_smoothing}.")
         if not 0 < temperature < float("inf"):
             raise SettingError(f"the temperature must be above 0, not {temperature}.")
-        super().__init__(model, backbone, LinearHead(backbone.width, len(classes)), preprocess)
+        super().__init__(model, backbone, CLASSIFIERS[backbone.classifier](backbone, len(classes)), preprocess)
         self.classes = tuple(classes)
         self.many_labels = many_labels
         self.label_smoothing = label_smoothing
@@ -81,12 +81,16 @@ class Classification(Task):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy with one label an image, the mean of K binary cross-entropies with many."""
         assert batch.labels is not None, "classification needs labels"
-        logits = self(batch.images).float()
+        outputs: list[tuple[Tensor, float]] = self.head.outputs(self.features(batch.images))  # type: ignore[operator]
+        losses = [weight * self.criterion(logits.float(), batch.labels) for logits, weight in outputs]
+        return {"loss": torch.stack(losses).sum()}
+
+    def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of logits ``(B, K)`` float32 against labels ``(B, K)`` in 0 … 1; a scalar."""
         if not self.many_labels:
-            loss = F.cross_entropy(logits, batch.labels, self.class_weights, label_smoothing=self.label_smoothing)
-            return {"loss": loss}
-        targets = batch.labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
-        return {"loss": F.binary_cross_entropy_with_logits(logits, targets, self.class_weights)}
+            return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.label_smoothing)
+        targets = labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+        return F.binary_cross_entropy_with_logits(logits, targets, self.class_weights)
 
     def scores(self, logits: Tensor) -> Tensor:
         """Calibrated probabilities ``(B, K)``; with one label an image they sum to 1."""

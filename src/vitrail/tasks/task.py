@@ -12,6 +12,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
 from vitrail.metrics.classification import LogitMetric
 from vitrail.nn.backbone import Backbone
+from vitrail.nn.features import Features
 
 
 class Task(nn.Module, ABC):
@@ -36,9 +37,25 @@ class Task(nn.Module, ABC):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)``, uint8 as a loader gives them or float and normalised, to the head's output."""
+        return self.head(self.features(images))
+
+    def train(self, mode: bool = True) -> Task:
+        """Training or evaluation mode; a part with no weight that is trained stays in evaluation mode.
+
+        So the running statistics of frozen batch norms do not move, and frozen blocks do not drop anything.
+        """
+        super().train(mode)
+        for module in self.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+        return self
+
+    def features(self, images: Tensor) -> Features:
+        """The same images to what the head reads."""
         if images.dtype == torch.uint8:
             images = self.preprocess.normalize(images)
-        return self.head(self.backbone(images))
+        return self.backbone(images)
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,81 +1,180 @@
-"""From a reference to a task that is ready to predict."""
+"""From a reference to a task that is ready to predict: the one doorway for every checkpoint."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from vitrail.errors import CheckpointError, RunError, UserError
-from vitrail.tasks import TASKS, Task
-from vitrail.weights.save import DESCRIPTION, FORMAT, WEIGHTS
+from vitrail import models
+from vitrail.data.preprocess import Preprocess
+from vitrail.errors import CheckpointError, SettingError
+from vitrail.nn.backbone import Backbone
+from vitrail.nn.position import Resampling
+from vitrail.tasks import Classification, Task
+from vitrail.weights import saved
+from vitrail.weights.describe import Description, class_names, describe, preprocess
+from vitrail.weights.files import find
+from vitrail.weights.preprocessing import statistics
+from vitrail.weights.read import read_tensors
+from vitrail.weights.rename import compare, to_ours
 
 
-def load(reference: str | Path) -> Task:
-    """The task of a run's folder, in evaluation mode, on the CPU.
+class Pretrained(NamedTuple):
+    """A trained backbone, and what came with it.
 
-    Raises :class:`RunError` for a folder that is missing, incomplete or of a newer version, :class:`CheckpointError`
-    for damaged files.
+    Attributes:
+        model: a name in the table of models, or a family's.
+        backbone: in evaluation mode, on the CPU.
+        preprocess: how images are prepared for it.
+        classes: what its classifier knows, in the order of the logits; empty if it came without one.
+        head: the classifier's tensors; empty if it came without one.
+        resampling: how its library changes positions for another image size.
     """
-    folder = Path(reference)
-    task = describe(folder)
-    load_weights(task, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+
+    model: str
+    backbone: Backbone
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    head: dict[str, Tensor]
+    resampling: Resampling
+
+    def named(self, classes: Sequence[str]) -> Pretrained:
+        """The same with other names for its classes. Raises :class:`SettingError` for another number of them."""
+        if len(classes) != len(self.classes):
+            raise SettingError(f"{len(classes)} names were given for the {len(self.classes)} classes of {self.model}.")
+        return self._replace(classes=tuple(classes))
+
+    def changed(self, **changes: Any) -> Pretrained:
+        """The same for another ``image_size``, ``patch_size``, ``channels`` or drop-path rate.
+
+        Raises :class:`SettingError` for a change that makes it another architecture.
+        """
+        before = self.backbone.config
+        after = models.altered(self.model, before, **changes)
+        if after == before:
+            return self
+        backbone = models.FAMILIES[models.family(self.model)].build(after)
+        weights = backbone.adapted(self.backbone.state_dict(), before, self.resampling)
+        if compare(backbone.state_dict(), weights):
+            words = ", ".join(f"{name}={value}" for name, value in changes.items())
+            raise SettingError(f"trained weights of {self.model} cannot be made into those of a model with {words}.")
+        backbone.load_state_dict(weights)
+        return self._replace(backbone=backbone.eval(), preprocess=fitted(self.preprocess, backbone))
+
+
+def load(
+    reference: str | Path,
+    *,
+    layout: str | None = None,
+    model: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    **changes: Any,
+) -> Task:
+    """The task of a run's folder or of published weights, in evaluation mode, on the CPU.
+
+    Args:
+        reference: a run's folder; ``hf:ORG/NAME[@REVISION][/FILE]``, ``timm:NAME``; a folder or file of weights.
+        layout, model, config: whose names a file has and what model it is, with changes to its config, where there is
+            no ``config.json`` to say it.
+        classes: names in the order of the logits, where the files do not have them or others are wanted.
+        changes: another ``image_size``, ``patch_size`` or ``channels`` than the weights were made for.
+
+    Raises :class:`RunError` for a run that is missing, incomplete or of a newer version, :class:`CheckpointError` for
+    files that are missing, damaged, unsafe or of another model, and what `models.create` raises for ``changes``.
+    """
+    if saved.is_ours(reference, layout):
+        if classes is not None:
+            raise SettingError(f"{reference} knows the names of its classes; names are for files without them.")
+        ours = saved.load(reference)
+        return _changed(ours, changes) if changes else ours
+    found = load_pretrained(reference, layout=layout, model=model, config=config)
+    found = found.changed(**{"image_size": found.preprocess.size, **changes})  # DINOv2's was made for larger images
+    if classes is not None:
+        found = found.named(classes)
+    if not found.classes:
+        raise CheckpointError(
+            f"{reference} has no classifier; train one on it with `vitrail train DATA --weights {reference}`."
+        )
+    task = Classification(found.model, found.backbone, found.classes, found.preprocess)
+    task.head.load_state_dict(found.head)
     return task.eval()
 
 
-def describe(folder: Path) -> Task:
-    """The task that `model.json` in ``folder`` describes, with fresh weights."""
-    description = read_description(folder)
-    kind = TASKS.get(str(description.get("task")))
-    if kind is None:
-        raise CheckpointError(f"{folder / DESCRIPTION} names no known task; it is damaged, or not a model of Vitrail.")
-    try:
-        return kind.from_json(description)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, UserError) as error:
-        raise CheckpointError(f"{folder / DESCRIPTION} does not describe a model ({error}); it is damaged.") from error
+def load_pretrained(
+    reference: str | Path,
+    *,
+    layout: str | None = None,
+    model: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Pretrained:
+    """The trained backbone that a reference names, with or without a classifier; arguments and errors as of `load`."""
+    if saved.is_ours(reference, layout):
+        return _parts(saved.load(reference))
+    files = find(reference)
+    tensors = read_tensors(files.weights)
+    description = describe(files, tensors, layout, model, config or {})
+    known, prepared = class_names(files, description, tensors), preprocess(files, description)
+    weights, resampling = renamed(files.name, tensors, description, known, prepared)
+    backbone = models.FAMILIES[models.family(description.model)].build(description.config)
+    backbone.load_state_dict(_part(weights, "backbone."))
+    return Pretrained(description.model, backbone.eval(), prepared, known, _part(weights, "head."), resampling)
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """`model.json` of a run's folder as a dictionary."""
-    if not folder.is_dir():
-        raise RunError(f"there is no run folder {folder}; give the --out folder of a training run.")
-    if not (folder / DESCRIPTION).is_file():
-        raise RunError(f"{folder} is not a finished run: it has no {DESCRIPTION}; train one with `vitrail train`.")
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        version = int(description["format"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"{folder / DESCRIPTION} is damaged ({error}); restore it or train again.") from error
-    if version > FORMAT:
-        raise RunError(
-            f"{folder} was written by a newer Vitrail ({description.get('vitrail')}); update with "
-            "`pip install --upgrade vitrail`."
-        )
-    return description
+def renamed(
+    name: str,
+    tensors: Mapping[str, Tensor],
+    description: Description,
+    known: tuple[str, ...],
+    prepared: Preprocess,
+) -> tuple[dict[str, Tensor], Resampling]:
+    """The tensors in our names, all of them and no others, by the layout that fits, and how that one resamples.
+
+    Raises :class:`CheckpointError` with the whole difference if none fits; that to the nearest of them.
+    """
+    with torch.device("meta"):  # names and shapes are all that is needed
+        backbone = models.FAMILIES[models.family(description.model)].build(description.config)
+        wanted = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
+        if known:
+            wanted = Classification(description.model, backbone, known, prepared).state_dict()
+    attempts = [
+        (*to_ours(tensors, wanted, layout, description.config), layout) for layout in description.layouts.values()
+    ]
+    weights, difference, layout = min(attempts, key=lambda attempt: len(attempt[1]))
+    if difference:
+        raise CheckpointError(f"{name} does not fit the model {description.model}: {difference}.")
+    return weights, layout.resampling
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises :class:`CheckpointError` if it is cut short or damaged."""
-    if not path.is_file():
-        raise RunError(f"{path.parent} is incomplete: it has no {path.name}; let its training go on with --resume.")
-    try:
-        return load_file(path)
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short ({error}); restore it from a copy.") from error
+def fitted(preprocess: Preprocess, backbone: Backbone) -> Preprocess:
+    """The same preparation at the image size and with the channels of a backbone."""
+    channels = backbone.config.channels
+    return replace(
+        preprocess,
+        size=backbone.config.image_size,
+        channels=channels,
+        mean=statistics(preprocess.mean, channels),
+        std=statistics(preprocess.std, channels),
+    )
 
 
-def load_weights(task: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Fill ``task`` strictly. Raises :class:`CheckpointError` with all tensors that are missing, extra or misshapen."""
-    wanted = task.state_dict()
-    missing = sorted(wanted.keys() - weights.keys())
-    unexpected = sorted(weights.keys() - wanted.keys())
-    reshaped = sorted(k for k in wanted.keys() & weights.keys() if wanted[k].shape != weights[k].shape)
-    if missing or unexpected or reshaped:
-        lines = [f"missing {k}" for k in missing] + [f"unexpected {k}" for k in unexpected]
-        lines += [f"{k} is {tuple(weights[k].shape)}, not {tuple(wanted[k].shape)}" for k in reshaped]
-        raise CheckpointError(f"{path} does not fit this model: {'; '.join(lines)}.")
-    task.load_state_dict(weights)
+def _parts(task: Task) -> Pretrained:
+    """A task of ours taken apart."""
+    known = task.classes if isinstance(task, Classification) else ()
+    return Pretrained(task.model, task.backbone, task.preprocess, known, task.head.state_dict(), "bicubic-antialias")
+
+
+def _changed(task: Task, changes: Mapping[str, Any]) -> Task:
+    """A task of ours for another image size and so on."""
+    other = _parts(task).changed(**changes)
+    task.backbone, task.preprocess = other.backbone, other.preprocess
+    return task
+
+
+def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

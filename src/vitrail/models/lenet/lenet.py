@@ -1,12 +1,14 @@
 """LeNet-5: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998.
 
 Section II.B and figure 2. The layers carry the paper's names: C convolves, S sub-samples, F is fully connected. The
-paper's output layer, Euclidean distances to drawn characters, would be a head and is not here.
+paper's output layer, Euclidean distances to drawn characters, would be a head and is not here. LeNet-5 as it is mostly
+built today, with a dense C3, ReLU and max-pooling, differs in three settings.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,26 +18,41 @@ from vitrail.errors import SettingError
 from vitrail.nn.backbone import Backbone
 from vitrail.nn.features import Features
 
+CHOICES = {"c3": ("table", "dense"), "activation": ("tanh", "relu"), "pooling": ("trainable", "max")}
+
 
 @dataclass(frozen=True)
 class Config:
-    """LeNet-5 has one size; only what it looks at may change.
+    """LeNet-5 has one size; what it looks at may change, and how it computes, as in later versions.
 
     Attributes:
         image_size: (32, 32) as in the paper, or (28, 28), which is padded to it.
         channels: 1, the paper's, or more.
+        c3: whether the maps of C3 see those of S2 that the paper's table gives them, or all.
+        activation: the paper's scaled tanh, or ReLU.
+        pooling: the paper's trainable sub-sampling, or the maximum of 2x2 pixels.
     """
 
     image_size: tuple[int, int] = (28, 28)
     channels: int = 1
+    c3: Literal["table", "dense"] = "table"
+    activation: Literal["tanh", "relu"] = "tanh"
+    pooling: Literal["trainable", "max"] = "trainable"
 
     def __post_init__(self) -> None:
         if self.image_size not in ((28, 28), (32, 32)):
             height, width = self.image_size
             raise SettingError(f"LeNet-5 reads images of 28x28 or 32x32 pixels, not {height}x{width}.")
+        for what, known in CHOICES.items():
+            if (value := getattr(self, what)) not in known:
+                raise SettingError(f"LeNet-5 has no {what} '{value}'; known are: {', '.join(known)}.")
 
 
-SIZES: dict[str, Config] = {"lenet-5": Config()}
+SIZES: dict[str, Config] = {
+    "lenet-5": Config(),
+    # As it is mostly built today: 61,706 parameters with a linear classifier of 10 classes.
+    "lenet-5-relu": Config((32, 32), c3="dense", activation="relu", pooling="max"),
+}
 
 # Table I of the paper: the maps of S2 that each of the 16 maps of C3 sees. "It forces a break of symmetry."
 C3_TABLE = (
@@ -112,19 +129,23 @@ class LeNet(Backbone):
     """
 
     config: Config
+    input_kernel = "c1.weight"
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.c1 = nn.Conv2d(config.channels, 6, 5)
-        self.s2 = SubSampling(6)
-        self.c3 = TableConvolution(6, C3_TABLE)
-        self.s4 = SubSampling(16)
+        trainable, table = config.pooling == "trainable", config.c3 == "table"
+        self.s2 = SubSampling(6) if trainable else nn.MaxPool2d(2)
+        self.c3 = TableConvolution(6, C3_TABLE) if table else nn.Conv2d(6, 16, 5)
+        self.s4 = SubSampling(16) if trainable else nn.MaxPool2d(2)
         self.c5 = nn.Conv2d(16, 120, 5)
         self.f6 = nn.Linear(120, 84)
-        for layer in (self.c1, self.c5, self.f6):
-            for parameter in layer.parameters():
-                draw(parameter, layer.weight[0].numel())
+        self.activation = squash if config.activation == "tanh" else F.relu
+        for layer in self.children():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                for parameter in layer.parameters():
+                    draw(parameter, layer.weight[0].numel())
 
     @property
     def width(self) -> int:
@@ -132,19 +153,22 @@ class LeNet(Backbone):
 
     @property
     def depth(self) -> int:
-        return 5
+        return len(self._layers()) - 1
 
     def layer(self, parameter_name: str) -> int:
-        return ("c1", "s2", "c3", "s4", "c5", "f6").index(parameter_name.split(".")[0])
+        return self._layers().index(parameter_name.split(".")[0])
+
+    def _layers(self) -> list[str]:
+        """Those with parameters, in order; max-pooling has none."""
+        return [name for name, part in self.named_children() if next(part.parameters(), None) is not None]
 
     def forward(self, images: Tensor) -> Features:
         """Float images ``(B, C, H, W)`` of the config's size, normalised, to features."""
-        s2 = squash(self.s2(squash(self.c1(self._padded(images)))))
-        s4 = squash(self.s4(squash(self.c3(s2))))
-        c5 = squash(self.c5(s4)).flatten(1)
-        return Features(
-            tokens=s4.flatten(2).transpose(1, 2), prefix=0, grid=(5, 5), pooled=squash(self.f6(c5)), maps=(s2, s4)
-        )
+        active = self.activation
+        s2 = active(self.s2(active(self.c1(self._padded(images)))))
+        s4 = active(self.s4(active(self.c3(s2))))
+        f6 = active(self.f6(active(self.c5(s4)).flatten(1)))
+        return Features(tokens=s4.flatten(2).transpose(1, 2), prefix=0, grid=(5, 5), pooled=f6, maps=(s2, s4))
 
     def _padded(self, images: Tensor) -> Tensor:
         """To 32x32. The border is repeated, since zero is not the background's value once images are normalised."""

@@ -8,22 +8,23 @@ and one vector speaks for the image (`features`). Later variants differ in a set
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from vitrail.errors import SettingError
+from vitrail.models.vit.hybrid import ResNetStem
 from vitrail.nn.attention import Attention, init_attention
 from vitrail.nn.backbone import Backbone
 from vitrail.nn.drop import DropPath, drop_path_rates
 from vitrail.nn.features import Features
-from vitrail.nn.mlp import Mlp, init_mlp
+from vitrail.nn.mlp import Activation, Mlp, init_mlp
 from vitrail.nn.norm import LayerNorm, LayerScale
-from vitrail.nn.patch import PatchEmbedding, patch_grid
+from vitrail.nn.patch import PatchEmbedding, patch_grid, resample_kernel
 from vitrail.nn.pool import AttentionPool
-from vitrail.nn.position import sincos_2d
+from vitrail.nn.position import Resampling, resample_positions, sincos_2d
 from vitrail.nn.rope import Rotation, rotary_2d
 from vitrail.nn.stem import ConvStem
 
@@ -37,10 +38,17 @@ class Config:
         image_size: height and width in pixels; fixes the grid of learned positions only.
         patch_size: side of a patch in pixels.
         channels: 1 for grey images, 3 for RGB.
-        stem: the paper's linear map of each patch, or a few small convolutions (after Xiao et al. 2021).
+        stem: the paper's linear map of each patch, its hybrids' ResNet before it, or convolutions (Xiao et al. 2021).
+        resnet_stages: bottleneck blocks in each stage of a hybrid's ResNet.
         position: learned 1-D positions (the paper's), fixed 2-D sine-cosine, or rotary on both axes.
-        pool: the class token's vector, the mean of the patch tokens, or attention pooling (MAP).
+        pool: the class token's vector, the mean of the patches, both in a row (DINOv2), or attention pooling (MAP).
+        class_token: whether there is a class token although it is not pooled (fine-tuned MAE).
+        class_position: whether the class token has a learned position of its own, which only adds to it.
         registers: spare tokens beside the patches (Darcet et al. 2024).
+        norm: the final LayerNorm is on the tokens, or on the pooled vector alone (fine-tuned MAE).
+        representation: units of a tanh layer after pooling, None for no such layer (the paper's in pre-training, 3.1).
+        activation: of the MLP: GELU, its approximation by tanh (Google's own), or ReLU.
+        head_width: features of an attention head, None for width / heads.
         dropout, drop_path: rates in training; drop-path grows linearly with depth.
         layer_scale: initial factor of each residual branch, None for no factors (Touvron et al. 2021).
         parallel: attention and MLP side by side on one normalised input (ViT-22B).
@@ -56,10 +64,17 @@ class Config:
     image_size: tuple[int, int] = (224, 224)
     patch_size: int = 16
     channels: int = 3
-    stem: Literal["patch", "conv"] = "patch"
+    stem: Literal["patch", "resnet", "conv"] = "patch"
+    resnet_stages: tuple[int, ...] = ()
     position: Literal["learned", "sincos", "rotary"] = "learned"
-    pool: Literal["class", "mean", "map"] = "class"
+    pool: Literal["class", "mean", "class-mean", "map"] = "class"
+    class_token: bool = False
+    class_position: bool = True
     registers: int = 0
+    norm: Literal["tokens", "pooled"] = "tokens"
+    representation: int | None = None
+    activation: Activation = "gelu"
+    head_width: int | None = None
     dropout: float = 0.0
     drop_path: float = 0.0
     layer_scale: float | None = None
@@ -95,6 +110,11 @@ SIZES: dict[str, Config] = {
     # g and G: Zhai et al. 2022, table 2, here "giant" and "gigantic" since file names may not tell g from G.
     "vit-giant14": _size(1408, 40, 16, 6144, 14),
     "vit-gigantic14": _size(1664, 48, 16, 8192, 14),
+    # Hybrids: Steiner et al. 2022, table 2; stages as in vit_jax/configs/models.py. R+Ti/16's patches are 32 pixels.
+    "vit-r-ti16": replace(_size(192, 12, 3, 768, 32), stem="resnet"),
+    "vit-r26-s32": replace(_size(384, 12, 6, 1536, 32), stem="resnet", resnet_stages=(2, 2, 2, 2)),
+    "vit-r50-b16": replace(_size(768, 12, 12, 3072, 16), stem="resnet", resnet_stages=(3, 4, 9)),
+    "vit-r50-l32": replace(_size(1024, 24, 16, 4096, 32), stem="resnet", resnet_stages=(3, 4, 6, 3)),
     # e: Chen et al. 2022, PaLI, table 1.
     "vit-e14": Config(1792, 56, 16, 15360, patch_size=14, pool="map"),
     # 22B: Dehghani et al. 2023, table 1 and section 2.
@@ -111,9 +131,11 @@ class Block(nn.Module):
         super().__init__()
         width = config.width
         self.norm1 = LayerNorm(width, eps=config.norm_eps, bias=config.norm_bias)
-        self.attention = Attention(width, config.heads, qkv_bias=config.qkv_bias, qk_norm=config.qk_norm)
+        self.attention = Attention(
+            width, config.heads, qkv_bias=config.qkv_bias, qk_norm=config.qk_norm, head_width=config.head_width
+        )
         self.norm2 = nn.Identity() if config.parallel else LayerNorm(width, eps=config.norm_eps, bias=config.norm_bias)
-        self.mlp = Mlp(width, config.mlp, dropout=config.dropout)
+        self.mlp = Mlp(width, config.mlp, activation=config.activation, dropout=config.dropout)
         self.scale1 = nn.Identity() if config.layer_scale is None else LayerScale(width, config.layer_scale)
         self.scale2 = nn.Identity() if config.layer_scale is None else LayerScale(width, config.layer_scale)
         self.drop = nn.Dropout(config.dropout)
@@ -131,6 +153,14 @@ class Block(nn.Module):
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
+def patch_embedding(config: Config) -> PatchEmbedding | ResNetStem | ConvStem:
+    """From images ``(B, C, H, W)`` to patches ``(B, D, h, w)``."""
+    if config.stem == "resnet":
+        return ResNetStem(config.channels, config.width, config.patch_size, config.resnet_stages)
+    stem = ConvStem if config.stem == "conv" else PatchEmbedding
+    return stem(config.channels, config.width, config.patch_size)
+
+
 class ViT(Backbone):
     """Images ``(B, C, H, W)`` float, normalised, to :class:`Features` with one map at the resolution of the patches.
 
@@ -138,27 +168,35 @@ class ViT(Backbone):
     """
 
     config: Config
+    projections = ("qkv", "proj")
+    layer_decay = 0.75  # as BEiT and MAE are fine-tuned, at the size B
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        if config.width % config.heads:
+        if config.width % config.heads and config.head_width is None:
             raise SettingError(f"the width {config.width} is not divisible by {config.heads} heads.")
         self.config = config
         self.grid = patch_grid(config.image_size, config.patch_size)
         width = config.width
-        embedding = ConvStem if config.stem == "conv" else PatchEmbedding
-        self.patch_embedding = embedding(config.channels, width, config.patch_size)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if config.pool == "class" else None
+        self.patch_embedding = patch_embedding(config)
+        self.input_kernel = "patch_embedding." + next(iter(self.patch_embedding.state_dict()))
+        class_token = config.class_token or config.pool in ("class", "class-mean")
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if class_token else None
         self.registers = nn.Parameter(torch.empty(1, config.registers, width)) if config.registers else None
-        positions = self.grid[0] * self.grid[1] + (config.pool == "class")
+        positions = self.grid[0] * self.grid[1] + (class_token and config.class_position)
         self.positions = nn.Parameter(torch.empty(1, positions, width)) if config.position == "learned" else None
         self.drop = nn.Dropout(config.dropout)
         rates = drop_path_rates(config.drop_path, config.depth)
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
-        self.norm = LayerNorm(width, eps=config.norm_eps, bias=config.norm_bias)
+        pooled = 2 * width if config.pool == "class-mean" else width
+        normed = pooled if config.norm == "pooled" else width
+        self.norm = LayerNorm(normed, eps=config.norm_eps, bias=config.norm_bias)
         self.attention_pool = (
-            AttentionPool(width, config.heads, config.mlp, eps=config.norm_eps) if config.pool == "map" else None
+            AttentionPool(width, config.heads, config.mlp, activation=config.activation, eps=config.norm_eps)
+            if config.pool == "map"
+            else None
         )
+        self.representation = None if config.representation is None else nn.Linear(pooled, config.representation)
         for tokens in (self.registers, self.positions):
             if tokens is not None:
                 nn.init.normal_(tokens, std=0.02)
@@ -176,53 +214,80 @@ class ViT(Backbone):
         """Images to tokens ``(B, P + h · w, D)`` with their positions, and the grid ``(h, w)``  (eq. 1)."""
         maps = self.patch_embedding(images)
         grid = (maps.shape[-2], maps.shape[-1])
-        x = maps.flatten(2).transpose(1, 2)
+        patches = maps.flatten(2).transpose(1, 2)
+        positions = self._positions(patches, grid)
+        if positions is not None:
+            patches = patches + positions[:, -patches.shape[1] :]
+        prefix = []
         if self.class_token is not None:
-            x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1)
-        x = self._add_positions(x, grid)
-        if self.registers is not None:  # they belong to no place, so they come after the positions
-            cut = int(self.class_token is not None)
-            x = torch.cat([x[:, :cut], self.registers.expand(len(x), -1, -1), x[:, cut:]], dim=1)
-        return self.drop(x), grid
+            own = self.positions if self.config.class_position else None
+            prefix.append(self.class_token if own is None else self.class_token + own[:, :1])
+        if self.registers is not None:  # they belong to no place, so they have no positions
+            prefix.append(self.registers)
+        tokens = torch.cat([*(x.expand(len(patches), -1, -1) for x in prefix), patches], dim=1)
+        return self.drop(tokens), grid
 
     def encode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Tokens to tokens through all blocks and the final norm (eq. 2 to 4)."""
         rotation = None
         if self.config.position == "rotary":
-            rotation = rotary_2d(grid, self.config.width // self.config.heads, device=tokens.device)
+            head_width = self.config.head_width or self.config.width // self.config.heads
+            rotation = rotary_2d(grid, head_width, device=tokens.device)
         for block in self.blocks:
             tokens = block(tokens, rotation)
-        return self.norm(tokens)
+        return self.norm(tokens) if self.config.norm == "tokens" else tokens
 
     def features(self, tokens: Tensor, grid: tuple[int, int]) -> Features:
         """Encoded tokens to what a head reads: pooled vector and feature map."""
         patches = tokens[:, self.prefix :]
-        if self.attention_pool is not None:
-            pooled = self.attention_pool(tokens)
-        else:
-            pooled = tokens[:, 0] if self.config.pool == "class" else patches.mean(dim=1)
+        pooled = self._pooled(tokens, patches)
+        if self.config.norm == "pooled":
+            pooled = self.norm(pooled)
+        if self.representation is not None:
+            pooled = self.representation(pooled).tanh()
         feature_map = patches.transpose(1, 2).unflatten(2, grid)
         return Features(tokens, self.prefix, grid, pooled, (feature_map,))
 
-    def _add_positions(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _pooled(self, tokens: Tensor, patches: Tensor) -> Tensor:
+        if self.attention_pool is not None:
+            return self.attention_pool(patches)
+        if self.config.pool == "class":
+            return tokens[:, 0]
+        mean = patches.mean(dim=1)
+        return torch.cat([tokens[:, 0], mean], dim=1) if self.config.pool == "class-mean" else mean
+
+    def adapted(self, weights: dict[str, Tensor], before: Config, resampling: Resampling) -> dict[str, Tensor]:
+        """Weights of a ViT of another image size, patch size or number of channels, resampled to this one's.
+
+        Raises :class:`SettingError` for another patch size of a convolutional stem, whose layers depend on it.
+        """
+        weights = super().adapted(weights, before, resampling)
+        if self.config.patch_size != before.patch_size:
+            if self.config.stem == "conv":
+                raise SettingError(f"a convolutional stem keeps its patch size, which is {before.patch_size}.")
+            kernel, size = "patch_embedding.proj.weight", self.patch_embedding.proj.kernel_size[0]
+            weights |= {kernel: resample_kernel(weights[kernel], size)}
         if self.positions is not None:
-            if grid != self.grid:
-                raise SettingError(
-                    "this model's learned positions are for {}x{} patches, the image has {}x{}; "
-                    "give images of {}x{} pixels.".format(*self.grid, *grid, *self.config.image_size)
-                )
-            return x + self.positions
-        if self.config.position == "sincos":
-            fixed = sincos_2d(grid, self.config.width).to(x)
-            if self.class_token is not None:
-                fixed = torch.cat([fixed.new_zeros(1, self.config.width), fixed])
-            return x + fixed
-        return x
+            grid = patch_grid(before.image_size, before.patch_size)
+            weights |= {"positions": resample_positions(weights["positions"], grid, self.grid, resampling)}
+        return weights
+
+    def _positions(self, patches: Tensor, grid: tuple[int, int]) -> Tensor | None:
+        """What is added to the tokens, ``(1, N or 1 + N, D)``, the class token's first; None with rotary positions."""
+        if self.positions is not None and grid != self.grid:
+            raise SettingError(
+                "this model's learned positions are for {}x{} patches, the image has {}x{}; "
+                "give images of {}x{} pixels.".format(*self.grid, *grid, *self.config.image_size)
+            )
+        fixed = self.config.position == "sincos"
+        return sincos_2d(grid, self.config.width)[None].to(patches) if fixed else self.positions
 
     @property
     def width(self) -> int:
-        """D, the size of ``pooled``."""
-        return self.config.width
+        """The size of ``pooled``: D, or 2 D if two vectors are pooled, or that of the representation layer."""
+        if self.config.representation is not None:
+            return self.config.representation
+        return self.config.width * (2 if self.config.pool == "class-mean" else 1)
 
     @property
     def depth(self) -> int:
@@ -234,4 +299,4 @@ class ViT(Backbone):
         first, *rest = parameter_name.split(".")
         if first == "blocks":
             return int(rest[0]) + 1
-        return self.depth if first in ("norm", "attention_pool") else 0
+        return self.depth if first in ("norm", "attention_pool", "representation") else 0

@@ -1,0 +1,41 @@
+"""The model that a command works with: a run's, or published weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vitrail.errors import SettingError
+from vitrail.recipes.config import config_changes
+from vitrail.recipes.settings import Stated
+from vitrail.tasks import Classification
+from vitrail.weights.load import load
+
+
+def open_task(reference: str, stated: Stated) -> Classification:
+    """The task of a run's folder, of ``hf:ORG/NAME``, ``timm:NAME``, or of a file that ``stated`` explains."""
+    size: dict[str, Any] = {} if stated.image_size is None else {"image_size": stated.image_size}
+    task = load(reference, **as_stated(stated), classes=labels(stated.labels), **size)
+    assert isinstance(task, Classification)
+    return task
+
+
+def labels(words: str | None) -> list[str] | None:
+    """The names in a text with commas between, or in the lines of a file."""
+    if words is None:
+        return None
+    path = Path(words)
+    if "," in words or not path.is_file():
+        return [name.strip() for name in words.split(",")]
+    try:
+        return [name.strip() for name in path.read_text(encoding="utf-8").splitlines() if name.strip()]
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{path} is no text; give a file with the name of a class in each line.") from error
+
+
+def as_stated(stated: Stated) -> dict[str, Any]:
+    """What a person states of a file, as arguments for `weights.load`."""
+    if stated.config and stated.model is None:
+        raise SettingError("--config changes a model; name it with --model.")
+    changes = config_changes(stated.model, stated.config) if stated.model is not None else {}
+    return {"layout": stated.layout, "model": stated.model, "config": changes}

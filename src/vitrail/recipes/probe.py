@@ -1,0 +1,92 @@
+"""Probe: how well the frozen features of a model tell classes apart that it was never trained on."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vitrail import atomic
+from vitrail.console import progress, say
+from vitrail.data.dataset import open_dataset
+from vitrail.data.loader import EvaluationBatches, UnreadableImages, default_workers, load_batches
+from vitrail.data.source import Dataset, SplitName
+from vitrail.errors import SettingError
+from vitrail.metrics.classification import ClassificationMetric
+from vitrail.metrics.probe import knn_logits, linear_probe
+from vitrail.recipes.opened import as_stated
+from vitrail.train.precision import choose_device, choose_precision, products_in
+from vitrail.weights.load import Pretrained, load_pretrained
+
+if TYPE_CHECKING:
+    from vitrail.recipes.evaluate import Evaluate
+
+
+def probe(settings: Evaluate) -> dict[str, Any]:
+    """Figures on held-out images of DATA for a classifier on features of its training images.
+
+    The weights need no classifier of their own. Raises :class:`SettingError` without DATA, and for data with several
+    labels an image.
+    """
+    dataset, split = data_to_probe(settings)
+    found = load_pretrained(settings.run, **as_stated(settings.stated))
+    wanted = {"channels": dataset.channels, "image_size": settings.stated.image_size}
+    found = found.changed(**{name: value for name, value in wanted.items() if value is not None})
+    train, queries = features_of(found, dataset, "train", settings), features_of(found, dataset, split, settings)
+    number = len(dataset.classes)
+    if settings.probe == "knn":
+        logits = knn_logits(*train, queries[0], number)
+    else:
+        validation = queries if split == "validation" else features_of(found, dataset, "validation", settings)
+        weight, bias = linear_probe(*train, validation, number)
+        logits = queries[0] @ weight.T + bias
+    metric = ClassificationMetric(dataset.classes)
+    metric.update(logits, torch.nn.functional.one_hot(queries[1], number).float(), list(range(len(logits))))
+    figures = metric.compute() | {"probe": settings.probe, "model": found.model, "split": split}
+    if not settings.json:
+        say(f"{settings.probe} probe of {found.model} on {len(logits):,} images of {split}: {figures['top1']:.2%}")
+    if settings.out is not None:
+        atomic.write_text(settings.out / "probe.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    return figures
+
+
+def data_to_probe(settings: Evaluate) -> tuple[Dataset, SplitName]:
+    """DATA, parted, and the part to measure on: the one that was asked for, else test, else validation."""
+    if settings.data is None:
+        raise SettingError("--probe learns from images of its own; name them: vitrail evaluate RUN DATA --probe knn.")
+    dataset = open_dataset(
+        settings.data, settings.format, image_column=settings.image_column, label_column=settings.label_column
+    )
+    if dataset.many_labels:
+        raise SettingError(f"--probe needs one label an image, and {dataset.name} has several.")
+    split = settings.split if settings.split != "auto" else "test" if "test" in dataset.splits else "validation"
+    if split not in dataset.splits or split == "train":
+        raise SettingError(
+            f"--probe learns from train and measures on another split; {dataset.name} has {', '.join(dataset.splits)}."
+        )
+    return dataset, split
+
+
+@torch.no_grad()  # inference tensors could not be learned from
+def features_of(found: Pretrained, dataset: Dataset, split: SplitName, settings: Evaluate) -> tuple[Tensor, Tensor]:
+    """The pooled features ``(N, D)`` float32 of a split's readable images, and their classes ``(N,)``, on the CPU."""
+    source = dataset.splits[split]
+    device = choose_device(settings.device)
+    dtype = choose_precision(device, settings.precision)
+    batches = EvaluationBatches(source, len(dataset.classes), found.preprocess, settings.batch_size)
+    workers = default_workers(len(source)) if settings.workers is None else settings.workers
+    unreadable = UnreadableImages(len(source), settings.max_unreadable)
+    backbone = found.backbone.to(device)
+    features, labels = [], []
+    with progress(f"features of {split}", len(batches), unit="batch") as advance:
+        for done, (batch, _) in enumerate(load_batches(batches, 0, len(batches), workers), 1):
+            unreadable.note(batch.unreadable)
+            if len(batch) and batch.labels is not None:
+                with products_in(dtype, device):
+                    pooled = backbone(found.preprocess.normalize(batch.to(device).images)).pooled
+                features.append(pooled.float().cpu())
+                labels.append(batch.labels.argmax(dim=1))
+            advance(done)
+    return torch.cat(features), torch.cat(labels)
