@@ -9,8 +9,19 @@ from vitrail import models
 
 # Changes that leave a model's structure and make it small; a ViT keeps its own patch size, pooling and variant.
 SMALL = {
+    "alexnet": {"widths": (8, 8, 8, 8, 8), "hidden": (32, 24), "image_size": (96, 64)},
+    "bit": {"width": 8, "groups": 4, "depths": (2, 1, 2, 1), "image_size": (96, 64)},
+    "deit": {"width": 24, "depth": 2, "heads": 3, "mlp": 48, "patch_size": 8, "image_size": (24, 16)},
+    "dinov3": {"width": 24, "depth": 2, "heads": 3, "mlp": 48, "patch_size": 8, "image_size": (24, 16)},
+    "googlenet": {"image_size": (96, 64)},
     "lenet": {},
+    "pvt": {"widths": (8, 8, 12, 16), "depths": (1, 2, 1, 2), "heads": (1, 2, 3, 4), "image_size": (96, 64)},
+    "pvt-v2": {"widths": (8, 8, 12, 16), "depths": (1, 2, 1, 2), "heads": (1, 2, 3, 4), "image_size": (96, 64)},
     "resnet": {"width": 8, "image_size": (96, 64)},
+    "rope-vit": {"width": 24, "depth": 2, "heads": 3, "mlp": 48, "patch_size": 8, "image_size": (24, 16)},
+    "swin": {"width": 8, "depths": (2, 1, 2, 2), "heads": (1, 2, 4, 8), "image_size": (96, 64)},
+    "t2t": {"width": 24, "depth": 2, "heads": 3, "mlp": 48, "token_width": 8, "image_size": (48, 32)},
+    "vgg": {"widths": (8, 8, 8, 8, 8), "hidden": (32, 24), "image_size": (96, 64)},
     "vit": {"width": 24, "depth": 2, "heads": 3, "mlp": 48},
 }
 
@@ -102,8 +113,9 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch(name):
     together = model(x)
     for row in range(len(x)):
         alone = model(x[row : row + 1])
-        torch.testing.assert_close(alone.pooled[0], together.pooled[row], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(alone.tokens[0], together.tokens[row], atol=1e-5, rtol=1e-5)
+        for one, same in ((alone.pooled[0], together.pooled[row]), (alone.tokens[0], together.tokens[row])):
+            scale = max(1.0, same.abs().max().item())  # random weights make the values of some models large
+            torch.testing.assert_close(one, same, atol=1e-5 * scale, rtol=1e-5)
 
 
 def test_layers_go_up_from_the_stem_to_the_depth(name):

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from vitrail.errors import SettingError
-from vitrail.models.lenet.lenet import C3_TABLE, Config, LeNet, SubSampling, TableConvolution, squash
+from vitrail.models.lenet.lenet import C3_TABLE, SIZES, Config, LeNet, SubSampling, TableConvolution, squash
 
 # Table I of the paper as it is printed: rows are the maps of S2, columns the maps of C3.
 TABLE_I = """
@@ -115,3 +115,23 @@ def test_other_image_sizes_are_refused(model):
         Config(image_size=(64, 48))
     with pytest.raises(SettingError, match="reads images of 28x28 pixels, not 32x30"):
         model(torch.zeros(1, 1, 32, 30))
+
+
+def test_lenet_as_it_is_built_today():
+    """The well-known count of a dense LeNet-5 with its ten classes, and plain torch layers that compute the same."""
+    torch.manual_seed(0)
+    model = LeNet(SIZES["lenet-5-relu"])
+    assert sum(p.numel() for p in model.parameters()) + 84 * 10 + 10 == 61_706
+    images = torch.randn(2, 1, 32, 32)
+    s2 = F.max_pool2d(F.relu(model.c1(images)), 2)
+    s4 = F.max_pool2d(F.relu(F.conv2d(s2, model.c3.weight, model.c3.bias)), 2)
+    f6 = F.relu(model.f6(F.relu(model.c5(s4)).flatten(1)))
+    features = model(images)
+    torch.testing.assert_close(features.pooled, f6)
+    torch.testing.assert_close(features.maps, (s2, s4))
+
+
+@pytest.mark.parametrize(("what", "value"), [("c3", "sparse"), ("activation", "gelu"), ("pooling", "mean")])
+def test_unknown_choices_are_named(what, value):
+    with pytest.raises(SettingError, match=f"no {what} '{value}'; known are: "):
+        Config(**{what: value})

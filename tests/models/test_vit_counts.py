@@ -22,6 +22,10 @@ WITH_1000_CLASSES = {
     "vit-h14": 632_045_800,
     "vit-giant14": 1_012_611_432,
     "vit-gigantic14": 1_844_440_680,
+    "vit-r-ti16": 6_337_704,  # vit_tiny_r_s16_p8_224
+    "vit-r26-s32": 36_431_912,  # vit_small_r26_s32_224
+    "vit-r50-b16": 98_659_112,  # vit_base_r50_s16_224
+    "vit-r50-l32": 328_994_856,  # vit_large_r50_s32_224
 }
 # The same at 384 pixels, where the table of learned positions is larger (timm's vit_…_384).
 WITH_1000_CLASSES_AT_384 = {
@@ -32,6 +36,10 @@ WITH_1000_CLASSES_AT_384 = {
     "vit-b16": 86_859_496,
     "vit-l32": 306_632_680,
     "vit-l16": 304_715_752,
+    "vit-r-ti16": 6_355_944,
+    "vit-r26-s32": 36_468_392,
+    "vit-r50-b16": 98_950_952,
+    "vit-r50-l32": 329_092_136,
 }
 
 

@@ -6,13 +6,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitrail.errors import SettingError
-from vitrail.nn.rope import Rotation, rotary_2d, rotate
+from vitrail.nn.rope import (
+    Rotation,
+    axial_angles,
+    geometric_frequencies,
+    mixed_angles,
+    patch_centres,
+    patch_numbers,
+    rotary_2d,
+    rotate,
+    rotation,
+)
 
 GRID, WIDTH, BASE = (3, 5), 16, 100.0
 
 
 def queries(tokens, dtype=torch.float32, seed=0):
     return torch.randn(2, 3, tokens, WIDTH, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def mixed(grid, pairs="neighbours", seed=2):
+    """A rotation of three heads by random frequencies, and these, ``(2, 3, WIDTH / 2)`` for rows, then columns."""
+    frequencies = torch.randn(2, 3, WIDTH // 2, generator=torch.Generator().manual_seed(seed)).double()
+    return rotation(mixed_angles(patch_numbers(grid), frequencies), pairs), frequencies
+
+
+def as_complex(x, pairs):
+    """Pairs of features as one complex number each."""
+    if pairs == "halves":
+        return torch.complex(*x.double().chunk(2, dim=-1))
+    return torch.complex(x[..., ::2].double(), x[..., 1::2].double())
 
 
 def angles_by_loops(rows, columns, width, base):
@@ -32,12 +55,66 @@ def test_turning_is_multiplying_complex_numbers(grid, prefix):
     """Numbers i and i + d / 2 of a head are the real and the imaginary part of one complex number."""
     x = queries(prefix + grid[0] * grid[1])
     turned = rotate(x, rotary_2d(grid, WIDTH, BASE))
-    pairs = torch.complex(*x[:, :, prefix:].double().chunk(2, dim=-1))
     angles = angles_by_loops(*grid, WIDTH, BASE)
-    expected = pairs * torch.polar(torch.ones_like(angles), angles)
-    torch.testing.assert_close(
-        turned[:, :, prefix:].double(), torch.cat([expected.real, expected.imag], dim=-1), atol=1e-5, rtol=1e-5
-    )
+    expected = as_complex(x[:, :, prefix:], "halves") * torch.polar(torch.ones_like(angles), angles)
+    torch.testing.assert_close(as_complex(turned[:, :, prefix:], "halves"), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pairs", ["halves", "neighbours"])
+@pytest.mark.parametrize("grid", [(3, 5), (7, 2)])
+def test_mixed_angles_turn_each_head_by_its_own_frequencies_on_both_axes(grid, pairs):
+    x = queries(1 + grid[0] * grid[1])
+    turns, frequencies = mixed(grid, pairs)
+    turned = as_complex(rotate(x, turns), pairs)
+    numbers = as_complex(x, pairs)
+    assert torch.equal(turned[:, :, 0], numbers[:, :, 0])
+    for head in range(3):
+        for row in range(grid[0]):
+            for column in range(grid[1]):
+                token = 1 + row * grid[1] + column
+                angle = row * frequencies[0, head] + column * frequencies[1, head]
+                expected = numbers[:, head, token] * torch.polar(torch.ones_like(angle), angle)
+                torch.testing.assert_close(turned[:, head, token], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_mixed_angles_along_the_axes_are_axial_ones():
+    places, frequencies = patch_numbers((4, 3)), geometric_frequencies(WIDTH, BASE)
+    along = torch.zeros(2, WIDTH // 2)
+    along[0, : WIDTH // 4], along[1, WIDTH // 4 :] = frequencies, frequencies
+    torch.testing.assert_close(mixed_angles(places, along), axial_angles(places, frequencies))
+
+
+def test_mixed_angles_of_many_blocks_at_once():
+    frequencies = torch.randn(2, 4, 3, WIDTH // 2)
+    together = mixed_angles(patch_numbers(GRID), frequencies)
+    assert together.shape == (4, 3, 15, WIDTH // 2)
+    for block in range(4):
+        assert torch.equal(together[block], mixed_angles(patch_numbers(GRID), frequencies[:, block]))
+
+
+def test_both_ways_to_pair_features_are_one_but_for_the_order_of_features():
+    """What stands at i and i + d / 2 in one stands at 2 i and 2 i + 1 in the other."""
+    x, angles = queries(4 + 15), axial_angles(patch_centres(GRID), geometric_frequencies(WIDTH, BASE))
+    order = torch.arange(WIDTH).view(2, -1).T.flatten()  # 0, 8, 1, 9, …
+    halves, neighbours = rotate(x, rotation(angles, "halves")), rotate(x[..., order], rotation(angles, "neighbours"))
+    torch.testing.assert_close(neighbours, halves[..., order], atol=0, rtol=0)
+    assert not torch.isclose(rotate(x, rotation(angles, "neighbours")), halves).all()
+
+
+def test_patches_are_counted_row_by_row():
+    numbers = patch_numbers((2, 3)).tolist()
+    assert numbers == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+    expected = [[-1 / 2, -2 / 3], [-1 / 2, 0], [-1 / 2, 2 / 3], [1 / 2, -2 / 3], [1 / 2, 0], [1 / 2, 2 / 3]]
+    torch.testing.assert_close(patch_centres((2, 3)), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("places", [patch_numbers, patch_centres])
+def test_rows_turn_the_first_half_of_the_pairs_and_columns_the_second(places):
+    angles = axial_angles(places(GRID), geometric_frequencies(WIDTH, BASE)).unflatten(0, GRID).unflatten(2, (2, -1))
+    assert (angles[:, :, 0] == angles[:, :1, 0]).all()
+    assert (angles[:, :, 1] == angles[:1, :, 1]).all()
+    assert len(angles[:, 0, 0, 0].unique()) == 3
+    assert len(angles[0, :, 1, 0].unique()) == 5
 
 
 def test_tokens_before_the_patches_are_left_alone():
@@ -47,21 +124,33 @@ def test_tokens_before_the_patches_are_left_alone():
     assert not torch.isclose(turned[:, :, 4:], x[:, :, 4:]).all()
 
 
-def test_lengths_stay():
+@pytest.mark.parametrize("turns", [rotary_2d(GRID, WIDTH), mixed(GRID)[0]])
+def test_lengths_stay(turns):
     x = queries(15)
-    torch.testing.assert_close(rotate(x, rotary_2d(GRID, WIDTH)).norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(rotate(x, turns).norm(dim=-1), x.norm(dim=-1))
 
 
 @given(
-    rows=st.integers(2, 6), columns=st.integers(2, 6), axis=st.integers(0, 1), base=st.floats(2, 1000), data=st.data()
+    rows=st.integers(2, 6),
+    columns=st.integers(2, 6),
+    axis=st.integers(0, 1),
+    base=st.floats(2, 1000),
+    kind=st.sampled_from(["centres", "numbers", "mixed"]),
+    data=st.data(),
 )
-@settings(deadline=None, max_examples=40)
-def test_products_depend_on_how_far_apart_two_patches_are_on_each_axis(rows, columns, axis, base, data):
+@settings(deadline=None, max_examples=60)
+def test_products_depend_on_how_far_apart_two_patches_are_on_each_axis(rows, columns, axis, base, kind, data):
     """One query and one key at every pair of places: shifted together along either axis, their product stays."""
-    rotation = rotary_2d((rows, columns), WIDTH, base)
-    rotation = Rotation(rotation.cos.double(), rotation.sin.double())
+    turns = {
+        "centres": lambda: rotary_2d((rows, columns), WIDTH, base),
+        "numbers": lambda: rotation(
+            axial_angles(patch_numbers((rows, columns)), geometric_frequencies(WIDTH, base)), "neighbours"
+        ),
+        "mixed": lambda: mixed((rows, columns), seed=data.draw(st.integers(0, 100)))[0],
+    }[kind]()
+    turns = Rotation(turns.cos.double(), turns.sin.double(), turns.pairs)
     q, k = (queries(1, torch.float64, seed).expand(-1, -1, rows * columns, -1) for seed in (0, 1))
-    products = (rotate(q, rotation) @ rotate(k, rotation).mT).unflatten(-1, (rows, columns))
+    products = (rotate(q, turns) @ rotate(k, turns).mT).unflatten(-1, (rows, columns))
     products = products.unflatten(-3, (rows, columns))  # (B, heads, row and column of the query, of the key)
     side = (rows, columns)[axis]
     steps = data.draw(st.integers(1, side - 1))
@@ -72,11 +161,20 @@ def test_products_depend_on_how_far_apart_two_patches_are_on_each_axis(rows, col
     torch.testing.assert_close(here, there, atol=1e-4, rtol=1e-4)
 
 
-def test_another_distance_is_another_product():
+@pytest.mark.parametrize("turns", [rotary_2d(GRID, WIDTH), mixed(GRID)[0]])
+def test_another_distance_is_another_product(turns):
     q, k = (queries(1, seed=seed).expand(-1, -1, 15, -1) for seed in (0, 1))
-    products = rotate(q, rotary_2d(GRID, WIDTH)) @ rotate(k, rotary_2d(GRID, WIDTH)).mT
+    products = rotate(q, turns) @ rotate(k, turns).mT
     assert (products[..., 0, 0] - products[..., 0, 1]).abs().max() > 0.1  # a step along the row
     assert (products[..., 0, 0] - products[..., 0, 5]).abs().max() > 0.1  # a step along the column
+
+
+def test_a_larger_grid_goes_on_counting():
+    small, large = (
+        rotation(axial_angles(patch_numbers(grid), geometric_frequencies(WIDTH, BASE)), "neighbours").cos
+        for grid in (GRID, (6, 9))
+    )
+    assert torch.equal(large.unflatten(0, (6, 9))[:3, :5], small.unflatten(0, GRID))
 
 
 def test_a_finer_grid_has_the_same_places_in_between():
@@ -91,6 +189,13 @@ def test_half_precision_stays_half_precision():
     turned = rotate(x, rotary_2d(GRID, WIDTH))
     assert turned.dtype == torch.bfloat16
     torch.testing.assert_close(turned.float(), rotate(x.float(), rotary_2d(GRID, WIDTH)), atol=0.05, rtol=0.02)
+
+
+def test_angles_are_never_of_half_precision():
+    """In bfloat16 the 300th patch of a row would stand where the 301st does."""
+    frequencies = torch.ones(2, 1, WIDTH // 2, dtype=torch.bfloat16)
+    angles = mixed_angles(patch_numbers((1, 400)), frequencies)
+    assert angles[0, :, 0].tolist() == list(range(400))
 
 
 @pytest.mark.parametrize("width", [2, 6, 18])

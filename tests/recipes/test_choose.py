@@ -12,7 +12,8 @@ from vitrail import models
 from vitrail.data.sample import Label, Sample
 from vitrail.data.source import Dataset, Source
 from vitrail.errors import RunError, SettingError, UnknownName, UnreadableImage
-from vitrail.recipes.choose import best_batch_size, best_model, choose, config_changes, fit_to_images, typical_side
+from vitrail.recipes.choose import best_batch_size, choose, find_pretrained, fit_to_images, model_for, typical_side
+from vitrail.recipes.config import config_changes
 from vitrail.recipes.train import Train
 
 
@@ -58,7 +59,7 @@ def data(count: int, side: int, channels: int = 3) -> Dataset:
     ],
 )
 def test_the_model_follows_from_the_size_and_the_number_of_the_images(images, side, model):
-    assert best_model(images, side) == model
+    assert model_for(Train(weights="none"), images, side) == model
 
 
 @settings(deadline=None, max_examples=60)
@@ -97,7 +98,7 @@ def test_what_is_left_open_is_chosen_and_said():
     assert choice.preprocess().channels == choice.create().config.channels == 1
     assert choice.flip == 0.0  # a mirrored character is another one
     assert choice.reason.startswith("1,000 training images of about 28 pixels, 2 classes: vit-micro at 28 pixels for ")
-    assert choice.reason.endswith("augmentation 'light', from random weights")
+    assert choice.reason.endswith("augmentation 'light', from random weights (none of vit-micro are published)")
 
 
 def test_what_is_given_is_taken():
@@ -135,7 +136,8 @@ def test_grey_images_can_be_given_to_a_model_of_colours():
 
 
 def test_the_model_of_another_run_is_taken_as_it_is(colours):
-    choice = choose(Train(weights=str(colours.folder)), data(100, 200))
+    settings = Train(weights=str(colours.folder))
+    choice = choose(settings, data(100, 200), find_pretrained(settings, data(100, 200)))
     assert choice.model == "vit-nano"
     assert (choice.changes["width"], list(choice.changes["image_size"])) == (32, [16, 16])
     assert choice.reason.endswith(f"from {colours.folder}")
@@ -143,7 +145,7 @@ def test_the_model_of_another_run_is_taken_as_it_is(colours):
 
 def test_weights_must_be_those_of_a_run(tmp_path):
     with pytest.raises(RunError, match="there is no run folder"):
-        choose(Train(weights=str(tmp_path / "nothing")), data(100, 28))
+        find_pretrained(Train(weights=str(tmp_path / "nothing")), data(100, 28))
 
 
 def test_an_unknown_model_is_answered_with_the_nearest():
@@ -181,7 +183,7 @@ class TestConfig:
             ("patch_size=", "patch_size must be a whole number"),
             ("drop_path=a", "drop_path must be a number"),
             ("parallel=maybe", "parallel must be true or false"),
-            ("pool=max", "pool must be one of class, mean, map"),
+            ("pool=max", "pool must be one of class, mean"),
             ("image_size=64", "image_size must be whole numbers with commas between"),
             ("layer_scale=x", "layer_scale must be a number or none"),
         ],

@@ -15,11 +15,11 @@ import vitrail as package
 from vitrail.data.loader import load_batches
 from vitrail.errors import Interrupted, RunError, SettingError
 from vitrail.recipes import run, start
-from vitrail.recipes.choose import choose
+from vitrail.recipes.choose import choose, find_pretrained
 from vitrail.recipes.start import as_started, build_task, default_folder, open_data, started, training_batches
 from vitrail.recipes.train import Train, plan, train
 from vitrail.train.log import read_log
-from vitrail.weights.load import load, read_weights
+from vitrail.weights.saved import load, read_weights
 
 CPU = torch.device("cpu")
 
@@ -194,9 +194,10 @@ class TestWeights:
     def test_the_same_classes_take_over_the_whole_model(self, colours, tiny):
         settings = tiny(colours.data, weights=str(colours.folder), model="auto", config=())
         dataset = open_data(settings)
-        choice = choose(settings, dataset)
+        pretrained = find_pretrained(settings, dataset)
+        choice = choose(settings, dataset, pretrained)
         assert choice.model == "vit-nano"
-        taken = build_task(settings, dataset, choice).state_dict()
+        taken = build_task(settings, dataset, choice, pretrained).state_dict()
         stored = read_weights(colours.folder / "model.safetensors")
         assert taken.keys() == stored.keys()
         assert all(torch.equal(taken[name], stored[name]) for name in stored)
@@ -205,7 +206,8 @@ class TestWeights:
         data = paint(tmp_path / "data", ["red", "yellow"])
         settings = tiny(data, weights=str(colours.folder), model="auto", config=())
         dataset = open_data(settings)
-        taken = build_task(settings, dataset, choose(settings, dataset)).state_dict()
+        pretrained = find_pretrained(settings, dataset)
+        taken = build_task(settings, dataset, choose(settings, dataset, pretrained), pretrained).state_dict()
         stored = read_weights(colours.folder / "model.safetensors")
         backbone = [name for name in stored if name.startswith("backbone.")]
         assert backbone
@@ -215,8 +217,8 @@ class TestWeights:
     def test_a_model_of_another_shape_is_refused(self, colours, tiny):
         settings = tiny(colours.data, weights=str(colours.folder), config=("width=64", "depth=2", "heads=2", "mlp=64"))
         dataset = open_data(settings)
-        with pytest.raises(SettingError, match="another shape; leave out --model"):
-            build_task(settings, dataset, choose(settings, dataset))
+        with pytest.raises(SettingError, match=r"cannot be made into those of a model with .*width=64"):
+            choose(settings, dataset, find_pretrained(settings, dataset))
 
 
 def test_plain_gradient_descent_with_events_for_tensorboard(paint, tiny, tmp_path):
