@@ -28,9 +28,11 @@ SMALL = {
 
 def small(name, **changes):
     family, config = models.family(name), models.config(name)
-    size = {"image_size": (3 * config.patch_size, 2 * config.patch_size)} if family == "vit" else {}
+    if family == "vit":  # a hybrid keeps its stages
+        changes.setdefault("image_size", (3 * config.patch_size, 2 * config.patch_size))
+        changes.setdefault("resnet_stages", (1,) * len(config.resnet_stages))
     torch.manual_seed(0)
-    return models.create(name, **{**SMALL[family], **size, **changes})
+    return models.create(name, **{**SMALL[family], **changes})
 
 
 def randomised(model):

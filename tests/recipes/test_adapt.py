@@ -257,4 +257,4 @@ class TestRuns:
         said = vitrail("train", data, *words, "--out", tmp_path / "run")
         assert said.status == 0
         assert "a new head for 2 classes in place of that for 6" in said.err
-        assert "of which 1,090 (" in said.err  # 2 blocks · 2 · (32 + 96 + 32 + 32), and a head of 2 · 33
+        assert "of which 834 (" in said.err  # in 2 blocks rank 2 · (32 + 96 + 32 + 32), and a head of 2 · 33

@@ -12,9 +12,19 @@ from vitrail import models
 from vitrail.data.sample import Label, Sample
 from vitrail.data.source import Dataset, Source
 from vitrail.errors import RunError, SettingError, UnknownName, UnreadableImage
-from vitrail.recipes.choose import best_batch_size, choose, find_pretrained, fit_to_images, model_for, typical_side
+from vitrail.recipes.choose import (
+    best_batch_size,
+    choose,
+    find_pretrained,
+    fit_to_images,
+    model_for,
+    reference,
+    typical_side,
+)
 from vitrail.recipes.config import config_changes
 from vitrail.recipes.train import Train
+from vitrail.weights.files import NoNetwork
+from vitrail.weights.published import recommended
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,59 @@ def test_the_model_of_another_run_is_taken_as_it_is(colours):
 def test_weights_must_be_those_of_a_run(tmp_path):
     with pytest.raises(RunError, match="there is no run folder"):
         find_pretrained(Train(weights=str(tmp_path / "nothing")), data(100, 28))
+
+
+class TestPublishedWeights:
+    """`--weights auto`, the default."""
+
+    @pytest.fixture
+    def offline(self, monkeypatch, tmp_path):
+        """No network, and nothing in the cache."""
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+    @pytest.mark.parametrize(
+        ("settings", "side", "weights"),
+        [
+            (Train(model="swin-t"), 224, recommended("swin-t").reference),
+            (Train(model="swin-t"), 32, recommended("swin-t").reference),  # enlarged, they still know more than chance
+            (Train(), 224, recommended("vit-s16").reference),
+            (Train(), 28, "none"),
+            (Train(model="resnet-18"), 224, recommended("resnet-18").reference),
+            (Train(model="resnet-18"), 32, "none"),  # its stem for photographs would leave a single place
+            (Train(model="vit-nano"), 224, "none"),
+            (Train(model="swin-t", weights="none"), 224, "none"),
+            (Train(model="swin-t", weights="runs/mine"), 224, "runs/mine"),
+        ],
+    )
+    def test_they_are_those_of_the_model_where_there_are_any(self, settings, side, weights):
+        assert reference(settings, 1000, side) == weights
+
+    def test_without_a_network_one_sentence_names_the_remedy(self, offline, vitrail, paint, tmp_path):
+        folder = paint(tmp_path / "data", ["red", "blue"], count=10)
+        said = vitrail("train", folder, "--model", "swin-t", "--out", tmp_path / "run")
+        assert said.status == 2
+        sentence = said.err.splitlines()[-1]
+        assert sentence.startswith(f"vitrail: {recommended('swin-t').reference} is not in the cache")
+        assert sentence.endswith("; try again with a network, or from random weights with --weights none.")
+        assert not (tmp_path / "run").exists()
+
+    def test_who_named_weights_is_not_offered_random_ones(self, offline):
+        with pytest.raises(NoNetwork, match=r"try again with a network\.$"):
+            find_pretrained(Train(weights="hf:timm/swin_tiny_patch4_window7_224.ms_in1k"), data(100, 224))
+
+    @pytest.mark.parametrize(
+        ("settings", "side", "words"),
+        [
+            (Train(model="vit-nano"), 8, "from random weights (none of vit-nano are published)"),
+            (Train(model="resnet-18"), 32, "from random weights (published ones know large photographs)"),
+            (Train(model="vit-nano", weights="none"), 8, "from random weights"),
+        ],
+    )
+    def test_why_weights_are_random_is_said(self, settings, side, words):
+        assert choose(settings, data(100, side)).reason.endswith(f", {words}")
 
 
 def test_an_unknown_model_is_answered_with_the_nearest():

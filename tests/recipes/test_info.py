@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import ViTConfig, ViTForImageClassification
 
-from vitrail.errors import DataError, RunError, SettingError, UnknownName
+from vitrail import models
+from vitrail.errors import CheckpointError, DataError, RunError, SettingError, UnknownName
 from vitrail.recipes.info import Info, info
 from vitrail.weights.load import load
 
@@ -113,3 +118,87 @@ def test_json_is_one_document(vitrail, subject):
     said = vitrail("info", subject, "--json")
     assert (said.status, said.err) == (0, "")
     assert json.loads(said.out)["kind"] in ("model", "data")
+
+
+# -------------------------------------------------------------------------------------------------- files of weights
+
+
+def vit_of_transformers(folder):
+    """A tiny network with names for its two classes, in the library's own folder."""
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48}
+    config = ViTConfig(**shape, image_size=32, patch_size=8, id2label={0: "ant", 1: "bee"})
+    ViTForImageClassification(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_folder_of_weights_says_what_it_is(tmp_path):
+    folder = vit_of_transformers(tmp_path / "vit")
+    answer = info(Info(str(folder), json=True))
+    assert (answer["kind"], answer["model"], answer["layout"]) == ("weights", "vit", "transformers, transformers-5")
+    assert answer["classes"] == ["ant", "bee"]
+    assert answer["preprocess"]["size"] == [32, 32]
+    assert (answer["config"]["width"], answer["config"]["depth"]) == (24, 2)
+    assert [file["name"] for file in answer["files"]] == ["model.safetensors"]
+    stored = load_file(folder / "model.safetensors")
+    assert {row["name"]: (row["shape"], row["type"]) for row in answer["tensors"]} == {
+        name: (list(tensor.shape), "float32") for name, tensor in stored.items()
+    }
+    assert answer["parameters"] == sum(tensor.numel() for tensor in stored.values())
+
+
+def test_a_file_that_says_nothing_is_told_with_what_would_fit(tmp_path, vitrail):
+    save_file(models.create("lenet-5").state_dict(), tmp_path / "lenet.safetensors")
+    answer = info(Info(str(tmp_path / "lenet.safetensors"), json=True))
+    assert answer["model"] is None
+    assert "does not say what it is; give --layout and --model" in answer["reason"]
+    assert len(answer["tensors"]) == len(models.create("lenet-5").state_dict())
+    said = vitrail("info", tmp_path / "lenet.safetensors")
+    assert said.status == 0
+    assert "give --layout and --model" in " ".join(said.out.split())
+
+
+def test_a_file_that_is_explained(tmp_path):
+    torch.save(load_file(vit_of_transformers(tmp_path / "vit") / "model.safetensors"), tmp_path / "weights.pth")
+    shape = ("width=24", "depth=2", "heads=3", "mlp=48", "image_size=32,32", "patch_size=8")
+    told = {"layout": "transformers", "model": "vit-ti16", "json": True}
+    answer = info(Info(str(tmp_path / "weights.pth"), config=shape, **told))
+    assert (answer["model"], answer["classes"]) == ("vit-ti16", ["0", "1"])
+    answer = info(Info(str(tmp_path / "weights.pth"), **told))
+    assert answer["model"] is None
+    assert "does not fit the model vit-ti16: " in answer["reason"]
+
+
+def test_weights_in_parts(tmp_path):
+    folder = vit_of_transformers(tmp_path / "whole")
+    network = ViTForImageClassification.from_pretrained(folder)
+    network.save_pretrained(tmp_path / "parts", max_shard_size="10KB")
+    whole, parts = (info(Info(str(tmp_path / name), json=True)) for name in ("whole", "parts"))
+    assert len(parts["files"]) > 1
+    assert sorted(row["name"] for row in parts["tensors"]) == sorted(row["name"] for row in whole["tensors"])
+    index = info(Info(str(tmp_path / "parts" / "model.safetensors.index.json"), json=True))
+    assert index["model"] == "vit"
+    (tmp_path / "parts" / "config.json").unlink()
+    assert info(Info(str(tmp_path / "parts"), json=True))["model"] is None
+
+
+def test_damaged_or_dangerous_weights_are_refused(tmp_path, vitrail):
+    (tmp_path / "cut.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="is damaged, cut short or no file of weights"):
+        info(Info(str(tmp_path / "cut.safetensors")))
+    torch.save(torch.nn.Linear(2, 3), tmp_path / "module.pth")
+    said = vitrail("info", tmp_path / "module.pth")
+    assert said.status == 2
+    assert "would run code when opened" in said.err
+
+
+def test_an_archive_of_pictures_is_data_and_no_weights(paint, tmp_path):
+    paint(tmp_path / "data", ["red", "blue"], count=4)
+    with tarfile.open(tmp_path / "shard-000000.tar", "w") as archive:
+        for name in ("red", "blue"):
+            for number in range(4):
+                archive.add(tmp_path / "data" / name / f"0{number}.png", f"{name}{number}.png")
+                (tmp_path / "label.cls").write_text(name)
+                archive.add(tmp_path / "label.cls", f"{name}{number}.cls")
+    assert info(Info(str(tmp_path / "shard-000000.tar"), json=True))["kind"] == "data"
+    torch.save({"state_dict": models.create("lenet-5").state_dict()}, tmp_path / "model_best.pth.tar")
+    assert info(Info(str(tmp_path / "model_best.pth.tar"), json=True))["kind"] == "weights"

@@ -1,17 +1,36 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from vitrail import models
 from vitrail.errors import UnknownName
-from vitrail.recipes.models import Models, list_models
+from vitrail.recipes.models import Cost, Models, cost_of, count, list_models
+from vitrail.weights.published import recommended
 
 
 def test_every_model_is_listed_once():
     rows = list_models(Models(json=True))
     assert [row["name"] for row in rows] == models.names()
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_the_table_of_costs_is_what_can_be_counted(name):
+    counted = count(name)
+    line = ",".join(map(str, (name, counted.parameters, counted.flops, counted.features)))
+    assert cost_of(name) == counted, f"put this line into src/vitrail/models/costs.csv: {line}"
+
+
+def test_nothing_is_counted_that_the_table_has(monkeypatch):
+    monkeypatch.setattr("vitrail.recipes.models.count", lambda name: pytest.fail(f"{name} was counted"))
+    assert all(cost_of(name) for name in models.names())
+
+
+def test_a_model_that_is_not_in_the_table_is_counted(monkeypatch):
+    monkeypatch.setattr("vitrail.recipes.models._table_of_costs", dict)
+    assert cost_of("lenet-5") == Cost(parameters=60_000, flops=count("lenet-5").flops, features=84)
 
 
 @pytest.mark.parametrize(
@@ -39,15 +58,32 @@ def test_the_operations_of_a_vision_transformer_are_those_of_its_matrices():
 
 
 def test_a_pattern_chooses(vitrail):
-    said = vitrail("models", "resnet-*", "--json")
-    assert [row["name"] for row in json.loads(said.out)] == [f"resnet-{depth}" for depth in (18, 34, 50, 101, 152)]
+    said = vitrail("models", "swin-*", "--json")
+    assert [row["name"] for row in json.loads(said.out)] == [f"swin-{size}" for size in "tsbl"]
 
 
 def test_for_people_it_is_a_table(vitrail):
-    said = vitrail("models", "vit-[bg]*16")
-    lines = [line.split() for line in said.out.splitlines()]
-    assert lines[0] == ["name", "family", "parameters", "GFLOPs", "image", "size", "features"]
-    assert lines[1] == ["vit-b16", "vit", "85.80", "M", "35.1", "224x224", "768"]
+    lines = [line.split() for line in vitrail("models", "swin-[ts]").out.splitlines()]
+    assert lines[0] == ["name", "parameters", "GFLOPs", "pixels", "accuracy", "paper", "weights"]
+    weights = "hf:timm/swin_tiny_patch4_window7_224.ms_in1k"
+    assert lines[1] == ["swin-t", "27.52", "M", "8.98", "224", "81.4", "arXiv:2103.14030", weights]
+
+
+def test_a_narrow_terminal_shows_no_weights(vitrail, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    lines = re.sub("\x1b\\[[0-9;]*m", "", vitrail("models").out).splitlines()
+    assert lines[0].split() == ["name", "parameters", "GFLOPs", "pixels", "accuracy", "paper"]
+    assert max(map(len, lines)) <= 80
+    assert len(lines) < len(models.names()) + 6  # no row is broken
+
+
+def test_published_weights_are_named_where_there_are_any():
+    rows = {row["name"]: row for row in list_models(Models(json=True))}
+    assert (rows["vit-nano"]["weights"], rows["vit-nano"]["accuracy"], rows["vit-nano"]["paper"]) == (None, None, None)
+    for name, row in rows.items():
+        assert row["weights"] == (recommended(name).reference if recommended(name) else None)
+    assert rows["swin-t"]["accuracy"] == pytest.approx(81.39, abs=0.05)  # timm's measurement
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

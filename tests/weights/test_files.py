@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +68,12 @@ def write(folder: Path, **files: bytes | dict[str, Any]) -> Path:
 
 
 def test_a_folder_of_transformers(tmp_path: Path) -> None:
-    folder = write(
-        tmp_path,
-        model__safetensors=b"1",
-        pytorch_model__bin=b"2",
-        config__json=CONFIG,
-        preprocessor_config__json={"a": 1},
-    )
+    preprocessor = {"do_resize": True}
+    folder = write(tmp_path, model__safetensors=b"1", config__json=CONFIG, preprocessor_config__json=preprocessor)
+    write(folder, pytorch_model__bin=b"2")
     files = find(folder)
     assert files.weights == (folder / "model.safetensors",)
-    assert (files.name, files.config, files.preprocessor) == (str(folder), {"model_type": "vit"}, {"a": 1})
+    assert (files.name, files.config, files.preprocessor) == (str(folder), {"model_type": "vit"}, preprocessor)
 
 
 def test_one_file_with_what_lies_beside_it(tmp_path: Path) -> None:
@@ -91,6 +86,13 @@ def test_one_file_with_what_lies_beside_it(tmp_path: Path) -> None:
 
 def test_the_only_file_of_a_folder_needs_no_usual_name(tmp_path: Path) -> None:
     assert find(write(tmp_path, anything__npz=b"1", readme__md=b"2")).weights == (tmp_path / "anything.npz",)
+
+
+def test_the_oldest_configs_of_timm_are_flat(tmp_path: Path) -> None:
+    flat = {"architecture": "resnet18", "num_classes": 3, "input_size": [3, 64, 64], "crop_pct": 0.9}
+    config = find(write(tmp_path, model__safetensors=b"1", config__json=flat)).config
+    assert config["architecture"] == "resnet18"
+    assert config["pretrained_cfg"]["input_size"] == [3, 64, 64]
 
 
 def test_several_files_or_none(tmp_path: Path) -> None:
@@ -140,9 +142,7 @@ def test_damaged_json(tmp_path: Path, name: str, content: bytes) -> None:
 @pytest.fixture
 def repository(hub: Any) -> Any:
     """A repository ``org/net`` with weights and a config."""
-    kind = sys.modules["fake_hub"].Repository
-    hub.repositories["org/net"] = kind({"model.safetensors": WEIGHTS, "config.json": CONFIG})
-    return hub.repositories["org/net"]
+    return hub.add("org/net", {"model.safetensors": WEIGHTS, "config.json": CONFIG})
 
 
 def blobs(cache: Path) -> list[Path]:
@@ -162,6 +162,14 @@ def test_the_first_download_and_the_second_without_a_network(hub: Any, repositor
     hub.requests.clear()
     assert find("hf:org/net") == first
     assert [(method, file) for method, file, _ in hub.requests] == [("HEAD", "config.json")]
+    hub.close()
+    assert find("hf:org/net") == first
+
+
+def test_without_a_config_the_cache_is_enough_too(hub: Any, repository: Any) -> None:
+    del repository.files["config.json"]
+    first = find("hf:org/net")
+    assert first.config == {}
     hub.close()
     assert find("hf:org/net") == first
 
@@ -264,11 +272,14 @@ def test_names_that_no_repository_or_file_can_have(hub: Any, repository: Any, re
     assert hub.requests == []
 
 
-def test_no_network_at_all(hub: Any) -> None:
+def test_no_network_at_all(hub: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said at once, and nothing else is said."""
     hub.close()
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it should not wait"))
     said = refusal("hf:org/net", NoNetwork)
     assert "hf:org/net is not in the cache and the Hugging Face Hub cannot be reached (" in said
     assert said.endswith("; try again with a network.")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_hub_out_of_order(hub: Any, repository: Any) -> None:

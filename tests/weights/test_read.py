@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.errors import CheckpointError
-from vitrail.weights.read import PREFIXES, WRAPPERS, read_tensors
+from vitrail.weights.read import PREFIXES, WRAPPERS, Unneeded, read_file, read_tensors
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
@@ -203,13 +203,13 @@ def test_a_whole_module(tmp_path: Path, zipped: bool) -> None:
 
 
 @FORMATS
-@pytest.mark.parametrize("name", ["numpy.dtype", "argparse.Namespace"])
-def test_what_is_let_pass_is_never_made(tmp_path: Path, zipped: bool, name: str) -> None:
-    """NumPy's own way to make an array from a pickle trusts it; so it is not NumPy's."""
-    thing = argparse.Namespace(x=1) if "Namespace" in name else np.dtype("float64")
-    found = torch.serialization.get_safe_globals()
-    assert_weights(write(tmp_path / "w.pth", {"model": weights(), "x": thing}, zipped))
-    assert torch.serialization.get_safe_globals() == found
+@pytest.mark.parametrize("thing", [np.dtype("float64"), np.float32(1), np.ones(3), argparse.Namespace(x=1)], ids=repr)
+def test_what_is_let_pass_is_never_made(tmp_path: Path, zipped: bool, thing: Any) -> None:
+    """NumPy's own way to make an array from a pickle trusts what it is told; so it is not asked."""
+    before = set(torch.serialization.get_safe_globals())
+    path = write(tmp_path / "w.pth", {"model": weights(), "x": thing}, zipped)
+    assert isinstance(read_file(path)["x"], Unneeded)
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 def test_pickled_objects_in_npz(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_cut_short_at_any_length(tmp_path: Path) -> None:
         for length in {*range(12), *range(0, len(whole), 37), *range(len(whole) - 12, len(whole))}:
             path.write_bytes(whole[:length])
             said = refusal(path)
-            in_a_name = path.name == "e.pth" and "it holds numpy._core" in said  # cut short, it is another name
+            in_a_name = path.name == "e.pth" and "would run code" in said  # a name that is cut short is another one
             assert "is damaged, cut short or no file of weights (" in said or in_a_name, (path.name, length)
 
 
@@ -256,10 +256,11 @@ def test_single_bits_that_are_wrong(tmp_path: Path) -> None:
             damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
             path.write_bytes(damaged)
             try:
-                assert all(isinstance(tensor, Tensor) for tensor in read_tensors([path]).values())
-            except CheckpointError as error:
+                tensors = read_tensors([path])
+            except CheckpointError:
                 refused += 1
-                assert "\n" not in str(error)
+            else:
+                assert all(isinstance(tensor, Tensor) for tensor in tensors.values())
         assert refused > 10, path.name
 
 

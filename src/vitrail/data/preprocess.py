@@ -159,9 +159,15 @@ def with_channels(image: Image, channels: int) -> Image:
 
 
 def _cover(source: Size, target: Size) -> Size:
-    """The smallest size with the proportions of ``source`` that contains ``target``; cut to whole pixels."""
+    """The smallest size with the proportions of ``source`` that contains ``target``.
+
+    It is cut to whole pixels for a square, as torchvision does, and rounded for any other shape, as timm does.
+    """
     (H, W), (h, w) = source, target
-    return (h, h * W // H) if h * W >= w * H else (w * H // W, w)
+    if h != w:
+        ratio = min(H / h, W / w)
+        return round(H / ratio), round(W / ratio)
+    return (h, h * W // H) if W >= H else (w * H // W, w)
 
 
 def _fit(source: Size, target: Size) -> Size:

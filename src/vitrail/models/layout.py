@@ -59,6 +59,7 @@ class Layout:
         prefix: what precedes the backbone's names in files of a model with a classifier, and not in those without.
         ignored: names (``{}`` as above; modules, too) of tensors that say nothing that ours does not know by itself.
         resampling: how this library changes learned positions for another image size.
+        implies: changes to the config that every model has whose files are in this layout.
         preprocess: settings of `Preprocess` but size and channels, where neither the file nor its repository says.
         read: the model that a repository's ``config.json`` describes; None if it is not of this family and library.
         write: the ``config.json`` for a config; raises `SettingError` for what the library cannot express. None where
@@ -70,6 +71,7 @@ class Layout:
     prefix: str = ""
     ignored: tuple[str, ...] = ()
     resampling: Resampling = "bicubic"
+    implies: Mapping[str, Any] = field(default_factory=dict)
     preprocess: Mapping[str, Any] = field(default_factory=lambda: IMAGENET_CROP)
     read: Callable[[Mapping[str, Any]], Described | None] = lambda config: None
     write: Callable[[Any], dict[str, Any]] | None = None

@@ -45,10 +45,9 @@ def from_scratch(out: Path, model: str, config: tuple[str, ...], image_size: int
         weights="none",
         image_size=image_size,
         epochs=epochs,
-        batch_size=128,
+        batch_size=64,
         learning_rate=1e-3,
         augment="light",
-        cutmix=1.0,
         seed=0,
     )
 

@@ -25,6 +25,6 @@ def prove(data: Path | None, out: Path) -> Proof:
                 "reductions=4,2,1",
             ),
             image_size=64,
-            epochs=15,
+            epochs=12,
         ),
     )

@@ -29,7 +29,7 @@ class Export:
     run: Positional[str]
     """A run's folder; or published weights: hf:ORG/NAME, timm:NAME, or a file (with --layout and --model)."""
     to: Library
-    """The library that is to open it: timm.create_model("local-dir:FOLDER"), or from_pretrained("FOLDER")."""
+    """The library to open it: timm.create_model("local-dir:FOLDER", pretrained=True), or from_pretrained("FOLDER")."""
     out: LeftOpen[Path] = None
     """The folder that is written; left out: RUN-timm or RUN-transformers."""
     overwrite: bool = False

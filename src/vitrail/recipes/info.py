@@ -23,7 +23,7 @@ from vitrail.recipes.opened import as_stated
 from vitrail.recipes.settings import Changes, LeftOpen, Stated
 from vitrail.weights.describe import class_names, preprocess
 from vitrail.weights.describe import describe as describe_weights
-from vitrail.weights.files import SUFFIXES, Files, find, hub_reference
+from vitrail.weights.files import SUFFIXES, USUAL_NAMES, Files, find, hub_reference
 from vitrail.weights.load import renamed
 from vitrail.weights.read import read_tensors
 from vitrail.weights.saved import describe, read_description
@@ -160,9 +160,11 @@ def described(files: Files, tensors: dict[str, Tensor], stated: Stated) -> dict[
 def is_checkpoint(subject: str) -> bool:
     """Whether something is a reference to published weights, or a file or folder of such."""
     path = Path(subject)
-    if hub_reference(subject) is not None or (path.is_file() and path.suffix in SUFFIXES and not is_archive(path)):
-        return True
-    return path.is_dir() and (path / "config.json").is_file()
+    if path.is_dir():
+        return any((path / name).is_file() for name in ("config.json", *USUAL_NAMES))
+    if path.is_file():
+        return path.name in USUAL_NAMES or (path.suffix in SUFFIXES and not is_archive(path))
+    return hub_reference(subject) is not None
 
 
 def is_archive(path: Path) -> bool:

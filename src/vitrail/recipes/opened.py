@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vitrail.data.preprocess import Preprocess
 from vitrail.errors import SettingError
-from vitrail.recipes.config import config_changes
+from vitrail.recipes.config import config_changes, parsed_changes
 from vitrail.recipes.settings import Stated
 from vitrail.tasks import Classification
 from vitrail.weights.load import load
@@ -15,7 +16,8 @@ from vitrail.weights.load import load
 def open_task(reference: str, stated: Stated) -> Classification:
     """The task of a run's folder, of ``hf:ORG/NAME``, ``timm:NAME``, or of a file that ``stated`` explains."""
     size: dict[str, Any] = {} if stated.image_size is None else {"image_size": stated.image_size}
-    task = load(reference, **as_stated(stated), classes=labels(stated.labels), **size)
+    preparation = parsed_changes(Preprocess, stated.preprocess, "--preprocess")
+    task = load(reference, **as_stated(stated), classes=labels(stated.labels), preprocess=preparation, **size)
     assert isinstance(task, Classification)
     return task
 

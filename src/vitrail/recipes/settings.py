@@ -34,6 +34,8 @@ class Stated:
     """What model a file is: a name from `vitrail models`."""
     config: Changes = ()
     """How a file differs from that model, such as: patch_size=8 image_size=64,64."""
+    preprocess: Changes = ()
+    """How images are prepared for a file that does not say it, such as: mean=0.5 std=0.5 resize=squash."""
     labels: LeftOpen[str] = None
     """Names of the classes in the order of the scores, with commas between; or a file with one in each line."""
 

@@ -55,7 +55,8 @@ def describe(
         raise SettingError(
             f"the layout '{layout}' has no {models.family(model)}; the family has: {', '.join(layouts) or 'none'}."
         )
-    return Description(model, models.changed(model, **config), {layout: layouts[layout]})
+    changes = {**layouts[layout].implies, **config}
+    return Description(model, models.changed(model, **changes), {layout: layouts[layout]})
 
 
 def layout_names() -> list[str]:
@@ -66,7 +67,10 @@ def layout_names() -> list[str]:
 def _as_the_repository_says(files: Files, changes: Mapping[str, Any]) -> Description:
     try:
         stated = _stated(files.config)
-    except (CheckpointError, SettingError, LookupError, TypeError, ValueError, AttributeError) as error:
+        if stated is not None:
+            with torch.device("meta"):
+                models.FAMILIES[models.family(stated.model)].build(stated.config)
+    except Exception as error:  # for what makes no sense, nearly anything
         raise CheckpointError(f"{files.name}: its config.json cannot be used: {error}") from error
     if stated is not None:
         return replace(stated, config=models.altered(stated.model, stated.config, **changes))
@@ -119,7 +123,7 @@ def preprocess(files: Files, description: Description) -> Preprocess:
         usual = dict(next(iter(description.layouts.values())).preprocess)
         usual |= {key: preprocessing.statistics(usual[key], channels) for key in ("mean", "std")}
         return Preprocess(size=size, channels=channels, **usual)
-    except (CheckpointError, SettingError, LookupError, TypeError, ValueError) as error:
+    except (CheckpointError, SettingError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{files.name}: its preprocessing cannot be used: {error}") from error
 
 
@@ -128,9 +132,12 @@ def fitting(tensors: Mapping[str, Tensor], most: int = 3) -> list[tuple[str, str
     found = []
     for family in models.FAMILIES.values():
         for model, config in family.sizes.items():
+            known = {k: layout for k, layout in family.layouts.items() if _knows_most(layout, config, tensors)}
+            if not known:  # building them all would take its time
+                continue
             with torch.device("meta"):
                 wanted = family.build(config).state_dict()
-            for name, layout in family.layouts.items():
+            for name, layout in known.items():
                 matching = count_fitting(tensors, wanted, layout, config)
                 total = sum(not each.endswith(COUNTER) for each in wanted)
                 if matching > total / 3:
@@ -138,6 +145,10 @@ def fitting(tensors: Mapping[str, Tensor], most: int = 3) -> list[tuple[str, str
     found.sort(key=lambda row: row[2] / row[3], reverse=True)
     whole = [row for row in found if row[2] == row[3]]
     return (whole or found)[:most]
+
+
+def _knows_most(layout: Layout, config: BackboneConfig, tensors: Mapping[str, Tensor]) -> bool:
+    return len(unknown_names(tensors, layout, config)) < len(tensors) / 2
 
 
 def known_names(tensors: Mapping[str, Tensor]) -> tuple[str, str] | None:

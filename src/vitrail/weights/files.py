@@ -83,7 +83,7 @@ def from_disk(path: Path) -> Files:
     return Files(
         str(path),
         tuple(folder / shard for shard in _shards(main)) or (main,),
-        _read_json(folder / "config.json"),
+        _read_config(folder / "config.json"),
         _read_json(folder / "preprocessor_config.json"),
     )
 
@@ -110,7 +110,7 @@ def from_hub(name: str, reference: HubReference) -> Files:
     return Files(
         name,
         tuple(path for path in weights if path is not None),
-        _read_json(config) if config else {},
+        _read_config(config) if config else {},
         _read_json(preprocessor) if preprocessor else {},
     )
 
@@ -130,6 +130,8 @@ def fetch(repository: str, file: str, revision: str | None = None) -> Path | Non
         cached = try_to_load_from_cache(repository, file, revision=revision)
         if cached is _CACHED_NO_EXIST and COMMIT.fullmatch(revision or ""):
             return None
+        if not isinstance(cached, str):
+            _knock(repository, file, revision)
         with disk_errors(Path(constants.HF_HUB_CACHE)):
             path = Path(hf_hub_download(repository, file, revision=revision))
     except errors.GatedRepoError as error:
@@ -157,6 +159,21 @@ def fetch(repository: str, file: str, revision: str | None = None) -> Path | Non
     if cached is None or path.resolve() != Path(cached).resolve():
         verify(path, where)
     return path
+
+
+def _knock(repository: str, file: str, revision: str | None) -> None:
+    """Ask the Hub for a file once; `hf_hub_download` tries for half a minute where there is no network at all.
+
+    Raises what that raises then; what else the Hub answers is for that to handle.
+    """
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, file, revision=revision))
+    except errors.HfHubHTTPError:
+        return
+    except Exception as error:
+        raise errors.LocalEntryNotFoundError(str(error)) from error
 
 
 class NoNetwork(CheckpointError):
@@ -227,6 +244,14 @@ def _shards(main: Path) -> list[str]:
     if outside := [name for name in names if Path(name).name != name]:
         raise CheckpointError(f"{main} names the file {outside[0]}, which is not beside it; fetch it again.")
     return names
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """A ``config.json``; of timm's oldest, too, where the settings of ``pretrained_cfg`` stand beside the rest."""
+    config = _read_json(path)
+    if "architecture" in config and "pretrained_cfg" not in config:
+        return {**config, "pretrained_cfg": config}
+    return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:

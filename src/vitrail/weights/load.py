@@ -52,16 +52,18 @@ class Pretrained(NamedTuple):
     def changed(self, **changes: Any) -> Pretrained:
         """The same for another ``image_size``, ``patch_size``, ``channels`` or drop-path rate.
 
+        Where no size is given it is that of `preprocess`, which may differ from the weights' own, as DINOv2's does.
         Raises :class:`SettingError` for a change that makes it another architecture.
         """
         before = self.backbone.config
-        after = models.altered(self.model, before, **changes)
+        after = models.altered(self.model, before, **{"image_size": self.preprocess.size, **changes})
         if after == before:
-            return self
+            return self._replace(preprocess=fitted(self.preprocess, self.backbone))
         backbone = models.FAMILIES[models.family(self.model)].build(after)
         weights = backbone.adapted(self.backbone.state_dict(), before, self.resampling)
         if compare(backbone.state_dict(), weights):
-            words = ", ".join(f"{name}={value}" for name, value in changes.items())
+            differ = [name for name in changes if getattr(after, name) != getattr(before, name)]
+            words = ", ".join(f"{name}={getattr(after, name)}" for name in differ)
             raise SettingError(f"trained weights of {self.model} cannot be made into those of a model with {words}.")
         backbone.load_state_dict(weights)
         return self._replace(backbone=backbone.eval(), preprocess=fitted(self.preprocess, backbone))
@@ -74,6 +76,7 @@ def load(
     model: str | None = None,
     config: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
+    preprocess: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Task:
     """The task of a run's folder or of published weights, in evaluation mode, on the CPU.
@@ -83,20 +86,22 @@ def load(
         layout, model, config: whose names a file has and what model it is, with changes to its config, where there is
             no ``config.json`` to say it.
         classes: names in the order of the logits, where the files do not have them or others are wanted.
+        preprocess: settings of `Preprocess` that differ from what the files say, or their layout's use.
         changes: another ``image_size``, ``patch_size`` or ``channels`` than the weights were made for.
 
     Raises :class:`RunError` for a run that is missing, incomplete or of a newer version, :class:`CheckpointError` for
     files that are missing, damaged, unsafe or of another model, and what `models.create` raises for ``changes``.
     """
     if saved.is_ours(reference, layout):
-        if classes is not None:
-            raise SettingError(f"{reference} knows the names of its classes; names are for files without them.")
+        if classes is not None or preprocess:
+            raise SettingError(f"{reference} knows its classes and its preprocessing; they are for files to be told.")
         ours = saved.load(reference)
         return _changed(ours, changes) if changes else ours
-    found = load_pretrained(reference, layout=layout, model=model, config=config)
-    found = found.changed(**{"image_size": found.preprocess.size, **changes})  # DINOv2's was made for larger images
+    found = load_pretrained(reference, layout=layout, model=model, config=config).changed(**changes)
     if classes is not None:
         found = found.named(classes)
+    if preprocess:
+        found = found._replace(preprocess=replace(found.preprocess, **preprocess))
     if not found.classes:
         raise CheckpointError(
             f"{reference} has no classifier; train one on it with `vitrail train DATA --weights {reference}`."

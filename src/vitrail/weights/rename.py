@@ -112,7 +112,7 @@ def unknown_names(theirs: Mapping[str, Tensor], layout: Layout, config: Any) -> 
     known = [*layout.ignored]
     for row in rows:
         known += [row.theirs] if isinstance(row.theirs, str) else row.theirs
-    given = [name.removeprefix(layout.prefix) for name in theirs]
+    given = [name.removeprefix(layout.prefix) for name in layout.prepare(theirs)]
     return [name for name in given if not any(_pattern(template).fullmatch(name) for template in known)]
 
 

@@ -92,6 +92,8 @@ DINOV2_REGISTERS = Layout(
     write=write_dinov2_with_registers,
 )
 
+FLAX = {"activation": "gelu_tanh"}  # `flax.linen.gelu` is the approximation, where it is not told otherwise
+
 LAYOUTS = {
     "timm": Layout(timm_rows, resampling="bicubic-antialias", read=read_timm, write=write_timm),
     "transformers": TRANSFORMERS,
@@ -103,10 +105,18 @@ LAYOUTS = {
     "torchvision": Layout(
         torchvision_rows, prepare=prepare_torchvision, preprocess={**IMAGENET_CROP, "interpolation": "bilinear"}
     ),
-    "google": Layout(vit_jax_rows, prepare=prepare_vit_jax, resampling="bilinear", preprocess=PREPROCESS),
-    "big_vision": Layout(big_vision_rows, prepare=prepare_big_vision, resampling="bilinear", preprocess=PREPROCESS),
+    "google": Layout(
+        vit_jax_rows, prepare=prepare_vit_jax, resampling="bilinear", implies=FLAX, preprocess=PREPROCESS
+    ),
+    "big_vision": Layout(
+        big_vision_rows, prepare=prepare_big_vision, resampling="bilinear", implies=FLAX, preprocess=PREPROCESS
+    ),
     "paper": Layout(timm_rows, ignored=DECODER),  # MAE
     "dino": Layout(dino_rows, ignored=DECODER, resampling="bicubic-offset"),  # DINO, DINOv2
     "dino-registers": Layout(dino_rows, ignored=DECODER, resampling="bicubic-antialias"),
-    "vit-pytorch": Layout(vit_pytorch_rows, preprocess={"resize": "squash", "mean": (0.0,) * 3, "std": (1.0,) * 3}),
+    "vit-pytorch": Layout(
+        vit_pytorch_rows,
+        implies={"norm_eps": 1e-5, "qkv_bias": False},
+        preprocess={"resize": "squash", "mean": (0.0,) * 3, "std": (1.0,) * 3},
+    ),
 }

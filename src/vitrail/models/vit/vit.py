@@ -186,11 +186,9 @@ class ViT(Backbone):
         positions = self.grid[0] * self.grid[1] + (class_token and config.class_position)
         self.positions = nn.Parameter(torch.empty(1, positions, width)) if config.position == "learned" else None
         self.drop = nn.Dropout(config.dropout)
-        rates = drop_path_rates(config.drop_path, config.depth)
-        self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
+        self.blocks = nn.ModuleList(Block(config, rate) for rate in drop_path_rates(config.drop_path, config.depth))
         pooled = 2 * width if config.pool == "class-mean" else width
-        normed = pooled if config.norm == "pooled" else width
-        self.norm = LayerNorm(normed, eps=config.norm_eps, bias=config.norm_bias)
+        self.norm = LayerNorm(pooled if config.norm == "pooled" else width, eps=config.norm_eps, bias=config.norm_bias)
         self.attention_pool = (
             AttentionPool(width, config.heads, config.mlp, activation=config.activation, eps=config.norm_eps)
             if config.pool == "map"
