@@ -59,7 +59,8 @@ def test_squash_and_cut_out_the_middle() -> None:
     """As Transformers prepares images for DeiT: to 256x256, then the middle 224x224."""
     image = picture(50, 90)
     whole = PIL.Image.fromarray(image).resize((256, 256), Resampling.BICUBIC)
-    np.testing.assert_array_equal(shown(Preprocess((224, 224), "squash", 0.875), image), np.asarray(whole)[16:240, 16:240])
+    result = shown(Preprocess((224, 224), "squash", 0.875), image)
+    np.testing.assert_array_equal(result, np.asarray(whole)[16:240, 16:240])
 
 
 @pytest.mark.parametrize(("centre", "left"), [("round", 2), ("floor", 1)])

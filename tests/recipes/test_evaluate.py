@@ -224,7 +224,7 @@ def test_data_that_have_changed_since_are_not_taken_for_those_held_back(copy):
 def test_a_model_without_its_record_can_be_measured_on_data_that_are_named(copy, hard):
     (copy / "run.json").unlink()
     assert evaluate(Evaluate(copy, str(hard), **FIXED))["images"] == 180
-    with pytest.raises(RunError, match=r"it has no run\.json"):
+    with pytest.raises(SettingError, match=r"was not trained here; name the data: vitrail evaluate .* DATA"):
         evaluate(Evaluate(copy, **FIXED))
 
 

@@ -173,6 +173,11 @@ def test_everything_that_fits_and_nothing_else() -> None:
     assert {(layout, model) for layout, model, *_ in found} == {("timm", "resnet-18"), ("torchvision", "resnet-18")}
 
 
+def test_a_smaller_model_that_is_in_a_larger_one_does_not_fit() -> None:
+    found = fitting(tensors_of("resnet-56", "cifar"), most=100)
+    assert {model for _, model, *_ in found} == {"resnet-56"}
+
+
 def test_what_fits_in_part_where_nothing_fits_whole() -> None:
     tensors = tensors_of("resnet-18", "torchvision")
     del tensors["layer4.1.conv2.weight"]

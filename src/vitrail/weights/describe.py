@@ -142,8 +142,8 @@ def fitting(tensors: Mapping[str, Tensor], most: int = 3) -> list[tuple[str, str
                 total = sum(not each.endswith(COUNTER) for each in wanted)
                 if matching > total / 3:
                     found.append((name, model, matching, total))
-    found.sort(key=lambda row: row[2] / row[3], reverse=True)
-    whole = [row for row in found if row[2] == row[3]]
+    found.sort(key=lambda row: (row[2] / row[3], row[3]), reverse=True)  # a ResNet-20 is in a ResNet-56, too
+    whole = [row for row in found if row[2] == row[3] == found[0][3]]
     return (whole or found)[:most]
 
 

@@ -101,7 +101,8 @@ def google(layout, names, architecture, model, size=(32, 32), changes=(), stacke
         network.load_pretrained(f"{folder}/weights.npz")
         return network.eval()
 
-    return Case(save, layout, model, dict(changes), size)
+    # timm's GELU is the exact one, whoever trained the weights
+    return Case(save, layout, model, {**dict(changes), "activation": "gelu"}, size)
 
 
 def with_stacked_blocks(arrays):
