@@ -97,6 +97,12 @@ def timm_input(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def timm_mlp_ratio(width: int, mlp: int) -> float:
+    """The ratio that gives an MLP's hidden units when timm multiplies it by the width and cuts to a whole number."""
+    ratio = mlp / width
+    return ratio if int(width * ratio) == mlp else (mlp + 0.5) / width
+
+
 def transformers_input(config: Mapping[str, Any]) -> dict[str, Any]:
     """Image size and channels that a ``config.json`` of Transformers states."""
     size = config.get("image_size", 224)

@@ -77,3 +77,33 @@ class Backbone(nn.Module, ABC):
         """
         kernel = resample_channels(weights[self.input_kernel], self.config.channels)
         return weights | {self.input_kernel: kernel}
+
+
+class PlainTransformer(Backbone):
+    """A vision transformer whose tokens have one width all through a list of ``blocks``, as ViT's have.
+
+    Its config has ``width`` and ``depth``. What stands before the blocks is layer 0, what is called ``behind`` them the
+    last one.
+    """
+
+    config: Any
+    projections: tuple[str, ...] = ("qkv", "proj")
+    layer_decay = 0.75  # as BEiT and MAE are fine-tuned, at the size B
+    behind: tuple[str, ...] = ("norm",)
+
+    @property
+    def width(self) -> int:
+        """D, the size of ``pooled``."""
+        return int(self.config.width)
+
+    @property
+    def depth(self) -> int:
+        """Number of the last layer for layer-wise learning rates: blocks + 1."""
+        return int(self.config.depth) + 1
+
+    def layer(self, parameter_name: str) -> int:
+        """The layer a parameter belongs to: 0 for embeddings, i + 1 for block i, `depth` for what follows."""
+        first, *rest = parameter_name.split(".")
+        if first == "blocks":
+            return int(rest[0]) + 1
+        return self.depth if first in self.behind else 0

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitrail.errors import SettingError
 from vitrail.models.vit.vit import Block
 from vitrail.models.vit.vit import Config as BlockConfig
-from vitrail.nn.backbone import Backbone
+from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import drop_path_rates
 from vitrail.nn.features import Features
 from vitrail.nn.norm import LayerNorm
@@ -78,7 +78,7 @@ SIZES: dict[str, Config] = {
 }
 
 
-class DeiT(Backbone):
+class DeiT(PlainTransformer):
     """Images ``(B, C, H, W)`` float, normalised, to :class:`Features` with one map at the resolution of the patches.
 
     ``pooled`` is the class token's vector; where class and distillation token decide together, the mean of both.
@@ -87,8 +87,6 @@ class DeiT(Backbone):
 
     config: Config
     input_kernel = "patch_embedding.proj.weight"
-    projections = ("qkv", "proj")
-    layer_decay = 0.75
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -169,23 +167,6 @@ class DeiT(Backbone):
 
     def _prefix_tokens(self) -> list[Tensor]:
         return [self.class_token] if self.distillation_token is None else [self.class_token, self.distillation_token]
-
-    @property
-    def width(self) -> int:
-        """D, the size of ``pooled``."""
-        return self.config.width
-
-    @property
-    def depth(self) -> int:
-        """Number of the last layer for layer-wise learning rates: blocks + 1."""
-        return self.config.depth + 1
-
-    def layer(self, parameter_name: str) -> int:
-        """The layer a parameter belongs to: 0 for embeddings, i + 1 for block i, ``depth`` for the final norm."""
-        first, *rest = parameter_name.split(".")
-        if first == "blocks":
-            return int(rest[0]) + 1
-        return self.depth if first == "norm" else 0
 
 
 def block_config(config: Config) -> BlockConfig:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vitrail.errors import CheckpointError, SettingError
 from vitrail.models.deit.deit import SIZES, Config
-from vitrail.models.layout import STACKED, Described, Layout, Row, timm_input, transformers_input
+from vitrail.models.layout import STACKED, Described, Layout, Row, timm_input, timm_mlp_ratio, transformers_input
 
 TIMM_SIZES = {  # timm's architectures and our names; the first of several is the one to write
     "deit_tiny_patch16_224": "deit-ti16",
@@ -171,17 +171,11 @@ def write_timm(config: Config) -> dict[str, Any]:
             "img_size": list(config.image_size),
             "in_chans": config.channels,
             **{theirs: getattr(config, ours) for theirs, ours in TIMM_SHAPE.items()},
-            "mlp_ratio": mlp_ratio(config),
+            "mlp_ratio": timm_mlp_ratio(config.width, config.mlp),
             "init_values": config.layer_scale,
             "no_embed_class": not config.token_positions,
         },
     }
-
-
-def mlp_ratio(config: Config) -> float:
-    """The ratio that gives the MLP's hidden units when timm multiplies it by the width and cuts to a whole number."""
-    ratio = config.mlp / config.width
-    return ratio if int(config.width * ratio) == config.mlp else (config.mlp + 0.5) / config.width
 
 
 def read_transformers(config: Mapping[str, Any]) -> Described | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vitrail.errors import SettingError
 from vitrail.nn.attention import Attention
-from vitrail.nn.backbone import Backbone
+from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import DropPath
 from vitrail.nn.features import Features
 from vitrail.nn.mlp import Mlp
@@ -113,7 +113,7 @@ class Block(nn.Module):
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
-class DINOv3(Backbone):
+class DINOv3(PlainTransformer):
     """Images ``(B, C, H, W)`` float, normalised, to :class:`Features` with one map at the resolution of the patches.
 
     Raises :class:`SettingError` for a shape that cannot be, such as heads whose width is no multiple of 4.
@@ -121,8 +121,6 @@ class DINOv3(Backbone):
 
     config: Config
     input_kernel = "patch_embedding.proj.weight"
-    projections = ("qkv", "proj")
-    layer_decay = 0.75
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -186,20 +184,3 @@ class DINOv3(Backbone):
         """Weights of a model of another patch size or number of channels, resampled to this one's."""
         weights = super().adapted(weights, before, resampling)
         return weights | {self.input_kernel: resample_kernel(weights[self.input_kernel], self.config.patch_size)}
-
-    @property
-    def width(self) -> int:
-        """D, the size of ``pooled``."""
-        return self.config.width
-
-    @property
-    def depth(self) -> int:
-        """Number of the last layer for layer-wise learning rates: blocks + 1."""
-        return self.config.depth + 1
-
-    def layer(self, parameter_name: str) -> int:
-        """The layer a parameter belongs to: 0 for embeddings, i + 1 for block i, ``depth`` for the final norm."""
-        first, *rest = parameter_name.split(".")
-        if first == "blocks":
-            return int(rest[0]) + 1
-        return self.depth if first == "norm" else 0

@@ -10,7 +10,17 @@ import torch
 
 from vitrail.errors import CheckpointError, SettingError
 from vitrail.models.dinov3.dinov3 import NORM_EPS, SIZES, Config
-from vitrail.models.layout import IMAGENET_CROP, STACKED, Described, Layout, Row, Turn, timm_input, transformers_input
+from vitrail.models.layout import (
+    IMAGENET_CROP,
+    STACKED,
+    Described,
+    Layout,
+    Row,
+    Turn,
+    timm_input,
+    timm_mlp_ratio,
+    transformers_input,
+)
 
 TWO = Turn(lambda query, value: torch.stack([query, value]), lambda x: x.unbind())
 MASKED = Turn(  # a bias of the keys, too, which the authors' code multiplies by 0
@@ -182,17 +192,11 @@ def write_timm(config: Config) -> dict[str, Any]:
             "img_size": list(config.image_size),
             "in_chans": config.channels,
             **{theirs: getattr(config, ours) for theirs, ours in TIMM_SHAPE.items()},
-            "mlp_ratio": mlp_ratio(config),
+            "mlp_ratio": timm_mlp_ratio(config.width, config.mlp),
             "swiglu_align_to": 1,  # other than 0, which is an MLP of other names
             "global_pool": pool,
         },
     }
-
-
-def mlp_ratio(config: Config) -> float:
-    """The ratio that gives the MLP's hidden units when timm multiplies it by the width and cuts to a whole number."""
-    ratio = config.mlp / config.width
-    return ratio if int(config.width * ratio) == config.mlp else (config.mlp + 0.5) / config.width
 
 
 def read_transformers(config: Mapping[str, Any]) -> Described | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitrail.errors import CheckpointError
-from vitrail.models.layout import IMAGENET_CROP, Described, Layout, Row, Turn, timm_input
+from vitrail.models.layout import IMAGENET_CROP, Described, Layout, Row, Turn, timm_input, timm_mlp_ratio
 from vitrail.models.rope_vit.rope_vit import SIZES, Config
 
 TIMM_SIZES = {
@@ -87,15 +87,9 @@ def write_timm(config: Config) -> dict[str, Any]:
             "img_size": list(config.image_size),
             "in_chans": config.channels,
             **{theirs: getattr(config, ours) for theirs, ours in TIMM_SHAPE.items()},
-            "mlp_ratio": mlp_ratio(config),
+            "mlp_ratio": timm_mlp_ratio(config.width, config.mlp),
         },
     }
-
-
-def mlp_ratio(config: Config) -> float:
-    """The ratio that gives the MLP's hidden units when timm multiplies it by the width and cuts to a whole number."""
-    ratio = config.mlp / config.width
-    return ratio if int(config.width * ratio) == config.mlp else (config.mlp + 0.5) / config.width
 
 
 LAYOUTS: dict[str, Layout] = {

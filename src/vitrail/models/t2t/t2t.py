@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vitrail.errors import SettingError
 from vitrail.models.t2t.tokens import SPLITS, TokensToToken, grids, restructured
 from vitrail.nn.attention import Attention
-from vitrail.nn.backbone import Backbone
+from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import DropPath, drop_path_rates
 from vitrail.nn.features import Features
 from vitrail.nn.mlp import Mlp
@@ -83,7 +83,7 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class T2TViT(Backbone):
+class T2TViT(PlainTransformer):
     """Images ``(B, C, H, W)`` float, normalised, to :class:`Features` with one map at a sixteenth of the resolution.
 
     Raises :class:`SettingError` for a shape that cannot be, such as a width that the heads do not divide.
@@ -91,7 +91,6 @@ class T2TViT(Backbone):
 
     config: Config
     projections = ("qkv", "kqv", "proj")
-    layer_decay = 0.75
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -159,23 +158,6 @@ class T2TViT(Backbone):
             name: windows_for_channels(weights[name], before, after) * (after / before)
             for name in (norm + "weight", norm + "bias")
         }
-
-    @property
-    def width(self) -> int:
-        """D, the size of ``pooled``."""
-        return self.config.width
-
-    @property
-    def depth(self) -> int:
-        """Number of the last layer for layer-wise learning rates: blocks + 1."""
-        return self.config.depth + 1
-
-    def layer(self, parameter_name: str) -> int:
-        """The layer a parameter belongs to: 0 for embeddings, i + 1 for block i, ``depth`` for the final norm."""
-        first, *rest = parameter_name.split(".")
-        if first == "blocks":
-            return int(rest[0]) + 1
-        return self.depth if first == "norm" else 0
 
 
 def sinusoid(count: int, width: int) -> Tensor:

@@ -105,9 +105,7 @@ LAYOUTS = {
     "torchvision": Layout(
         torchvision_rows, prepare=prepare_torchvision, preprocess={**IMAGENET_CROP, "interpolation": "bilinear"}
     ),
-    "google": Layout(
-        vit_jax_rows, prepare=prepare_vit_jax, resampling="bilinear", implies=FLAX, preprocess=PREPROCESS
-    ),
+    "google": Layout(vit_jax_rows, prepare=prepare_vit_jax, resampling="bilinear", implies=FLAX, preprocess=PREPROCESS),
     "big_vision": Layout(
         big_vision_rows, prepare=prepare_big_vision, resampling="bilinear", implies=FLAX, preprocess=PREPROCESS
     ),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vitrail.errors import SettingError
 from vitrail.models.vit.hybrid import ResNetStem
 from vitrail.nn.attention import Attention, init_attention
-from vitrail.nn.backbone import Backbone
+from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import DropPath, drop_path_rates
 from vitrail.nn.features import Features
 from vitrail.nn.mlp import Activation, Mlp, init_mlp
@@ -161,15 +161,14 @@ def patch_embedding(config: Config) -> PatchEmbedding | ResNetStem | ConvStem:
     return stem(config.channels, config.width, config.patch_size)
 
 
-class ViT(Backbone):
+class ViT(PlainTransformer):
     """Images ``(B, C, H, W)`` float, normalised, to :class:`Features` with one map at the resolution of the patches.
 
     Raises :class:`SettingError` for a shape that cannot be, such as a width that the heads do not divide.
     """
 
     config: Config
-    projections = ("qkv", "proj")
-    layer_decay = 0.75  # as BEiT and MAE are fine-tuned, at the size B
+    behind = ("norm", "attention_pool", "representation")
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -286,15 +285,3 @@ class ViT(Backbone):
         if self.config.representation is not None:
             return self.config.representation
         return self.config.width * (2 if self.config.pool == "class-mean" else 1)
-
-    @property
-    def depth(self) -> int:
-        """Number of the last layer for layer-wise learning rates: blocks + 1."""
-        return self.config.depth + 1
-
-    def layer(self, parameter_name: str) -> int:
-        """The layer a parameter belongs to: 0 for embeddings, i + 1 for block i, ``depth`` for what follows."""
-        first, *rest = parameter_name.split(".")
-        if first == "blocks":
-            return int(rest[0]) + 1
-        return self.depth if first in ("norm", "attention_pool", "representation") else 0
