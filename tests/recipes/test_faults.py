@@ -112,7 +112,18 @@ class TestSettings:
         refused("train", words=("no data was given", "`vitrail train DATA`"))
 
     def test_an_image_size_that_the_patches_do_not_divide(self, refused, data):
-        arguments = ("train", data, "--model", "vit-ti16", "--image-size", 100, "--weights", "none")
+        arguments = (
+            "train",
+            data,
+            "--model",
+            "vit-ti16",
+            "--image-size",
+            100,
+            "--weights",
+            "none",
+            "--config",
+            "patch_size=16",
+        )
         refused(*arguments, words=("100x100", "not divisible by the patch size 16", "such as 96"))
 
     def test_an_unknown_model(self, refused, data):

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from vitrail import __version__
 from vitrail.errors import UnknownName, VitrailError
@@ -76,6 +76,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"vitrail: {place}: {os.strerror(error.errno).lower()}; choose another, or ask for access.", file=sys.stderr
         )
         status = 2
+    leave(status)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with this exit status.
+
+    One of several that torchrun started ends at once, without tearing the interpreter down: a thread of gloo's that
+    still holds tensors would want the interpreter's lock then, and abort a run that is complete.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
 
 

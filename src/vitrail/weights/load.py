@@ -64,7 +64,10 @@ class Pretrained(NamedTuple):
         if compare(backbone.state_dict(), weights):
             differ = [name for name in changes if getattr(after, name) != getattr(before, name)]
             words = ", ".join(f"{name}={getattr(after, name)}" for name in differ)
-            raise SettingError(f"trained weights of {self.model} cannot be made into those of a model with {words}.")
+            raise SettingError(
+                f"trained weights of {self.model} cannot be made into those of a model with {words}; "
+                "another shape begins with random ones, --weights none."
+            )
         backbone.load_state_dict(weights)
         return self._replace(backbone=backbone.eval(), preprocess=fitted(self.preprocess, backbone))
 
