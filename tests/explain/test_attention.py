@@ -50,7 +50,7 @@ def test_every_layer_is_recorded_in_forward_order(pool, tokens):
         model(images())
     shapes = {f"blocks.{i}.attention": (2, 3, tokens, tokens) for i in range(3)}
     if pool == "map":
-        shapes["attention_pool"] = (2, 3, 1, tokens)
+        shapes["attention_pool"] = (2, 3, 1, 6)  # it looks at the patches, not at the two registers
     assert {name: tuple(value.shape) for name, value in recorded.items()} == shapes
     assert list(recorded) == list(shapes) == list(attention_layers(model))
     for value in recorded.values():
@@ -181,13 +181,14 @@ def test_a_convolutional_model_has_no_attention():
 def test_attention_map_by_loops(pool, prefix):
     h, w = GRID
     tokens = prefix + h * w
-    attention = random_attention(1 if pool == "map" else tokens, tokens)
+    attention = random_attention(1, h * w) if pool == "map" else random_attention(tokens, tokens)
+    before = 0 if pool == "map" else prefix  # keys before those of the patches
     queries = range(prefix, tokens) if pool == "mean" else [0]
     expected = np.zeros((2, h, w))
     for b in range(2):
         for row in range(h):
             for column in range(w):
-                key = prefix + row * w + column
+                key = before + row * w + column
                 looks = [attention[b, head, query, key].item() for head in range(3) for query in queries]
                 expected[b, row, column] = sum(looks) / len(looks)
         expected[b] /= expected[b].sum()
@@ -219,8 +220,8 @@ def test_rollout_by_whole_matrices(pool, prefix):
     elif pool == "mean":
         arriving = through[:, prefix:].mean(axis=1)
     else:
-        layers.append(random_attention(1, tokens, seed=9))
-        arriving = (layers[-1].double().mean(dim=1).numpy() @ through)[:, 0]
+        layers.append(random_attention(1, 6, seed=9))
+        arriving = (layers[-1].double().mean(dim=1).numpy() @ through[:, prefix:])[:, 0]
     expected = arriving[:, prefix:] / arriving[:, prefix:].sum(axis=1, keepdims=True)
     rolled = attention_rollout(layers, prefix, GRID, pool)
     np.testing.assert_allclose(rolled.numpy(), expected.reshape(2, *GRID), atol=1e-6)

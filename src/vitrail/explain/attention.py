@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.errors import UnknownName
@@ -72,7 +73,7 @@ def attention_map(probabilities: Tensor, prefix: int, grid: tuple[int, int], poo
 
     Args:
         probabilities: ``(B, heads, P + N, P + N)`` of the layer; with ``pool="map"`` those of the attention pool,
-            ``(B, heads, 1, P + N)``.
+            which looks at the patches alone, ``(B, heads, 1, N)``.
         prefix: P, the number of tokens before the patches.
         grid: rows h and columns w of the N patches.
         pool: ``class`` for the look of the class token (the first), ``mean`` for the mean look of all patches, ``map``
@@ -82,6 +83,8 @@ def attention_map(probabilities: Tensor, prefix: int, grid: tuple[int, int], poo
         ``(B, h, w)``, the shares of the patches, which sum to 1: what falls on other tokens is left out.
     """
     look = probabilities.mean(dim=1)
+    if pool == "map":
+        look = F.pad(look, (prefix, 0))
     return _over_patches(look[:, prefix:].mean(dim=1) if pool == "mean" else look[:, 0], prefix, grid)
 
 
@@ -93,7 +96,7 @@ def attention_rollout(layers: Sequence[Tensor], prefix: int, grid: tuple[int, in
 
     Args:
         layers: ``(B, heads, P + N, P + N)`` of each layer, the first one first; with ``pool="map"`` those of the
-            attention pool, ``(B, heads, 1, P + N)``, at the end.
+            attention pool, ``(B, heads, 1, N)``, at the end.
         prefix, grid, pool: as for `attention_map`.
 
     Returns:
@@ -101,7 +104,7 @@ def attention_rollout(layers: Sequence[Tensor], prefix: int, grid: tuple[int, in
     """
     *blocks, last = layers
     if pool == "map":
-        arriving = last.mean(dim=1)  # no residual connection leads around the pool
+        arriving = F.pad(last.mean(dim=1), (prefix, 0))  # no residual connection leads around the pool
     else:
         blocks.append(last)
         arriving = last.new_zeros(len(last), 1, last.shape[-1])
