@@ -15,11 +15,12 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.errors import SettingError
 from vitrail.models.layout import Layout
 from vitrail.tasks import Classification
+from vitrail.weights import preprocessing
 from vitrail.weights.rename import to_theirs
 
 Library = Literal["timm", "transformers"]
 
-RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
+RESAMPLE = {name: number for number, name in preprocessing.RESAMPLE.items()}  # Pillow's numbers
 
 
 def write_checkpoint(task: Classification, library: Library, folder: Path) -> None:

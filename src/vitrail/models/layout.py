@@ -77,12 +77,13 @@ class Layout:
     write: Callable[[Any], dict[str, Any]] | None = None
 
 
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of its training images
+
 IMAGENET_CROP: Mapping[str, Any] = {  # the usual evaluation: the shorter side to 256, the middle 224
     "resize": "crop",
     "crop_fraction": 0.875,
     "interpolation": "bicubic",
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
+    **IMAGENET,
 }
 
 

@@ -11,6 +11,7 @@ from vitrail import models
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import Dataset, Source
 from vitrail.errors import CheckpointError, SettingError, UnreadableImage
+from vitrail.models.layout import IMAGENET
 from vitrail.nn.backbone import Backbone
 from vitrail.recipes.config import config_changes
 from vitrail.recipes.presets import recipe_config
@@ -21,7 +22,6 @@ from vitrail.weights.published import recommended
 if TYPE_CHECKING:
     from vitrail.recipes.train import Train
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 GREY = {"mean": (0.5,), "std": (0.5,)}
 
 

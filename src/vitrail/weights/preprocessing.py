@@ -9,6 +9,7 @@ from typing import Any, Literal
 from vitrail.data.geometry import Interpolation, Size
 from vitrail.data.preprocess import Preprocess
 from vitrail.errors import CheckpointError
+from vitrail.models.layout import IMAGENET
 
 TIMM_MODES: dict[str, Literal["crop", "squash", "pad"]] = {"center": "crop", "squash": "squash", "border": "pad"}
 RESAMPLE: dict[Any, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -30,8 +31,8 @@ def from_timm(config: Mapping[str, Any], size: Size, channels: int) -> Preproces
         resize=TIMM_MODES[mode],
         crop_fraction=fraction,
         interpolation=_known(cfg.get("interpolation") or "bicubic"),
-        mean=statistics(cfg.get("mean", (0.485, 0.456, 0.406)), channels),
-        std=statistics(cfg.get("std", (0.229, 0.224, 0.225)), channels),
+        mean=statistics(cfg.get("mean", IMAGENET["mean"]), channels),
+        std=statistics(cfg.get("std", IMAGENET["std"]), channels),
         channels=channels,
     )
 
@@ -63,8 +64,8 @@ def from_transformers(config: Mapping[str, Any], size: Size, channels: int) -> P
     final = cropped or (resized if isinstance(resized, tuple) else (resized, resized))
     normalized = config.get("do_normalize", True)
     scale = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255.0
-    mean = config.get("image_mean") or (0.485, 0.456, 0.406) if normalized else (0.0, 0.0, 0.0)
-    std = config.get("image_std") or (0.229, 0.224, 0.225) if normalized else (1.0, 1.0, 1.0)
+    mean = config.get("image_mean") or IMAGENET["mean"] if normalized else (0.0, 0.0, 0.0)
+    std = config.get("image_std") or IMAGENET["std"] if normalized else (1.0, 1.0, 1.0)
     return Preprocess(
         size=final,
         resize=mode,  # type: ignore[arg-type]
