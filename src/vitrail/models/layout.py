@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -85,6 +85,17 @@ IMAGENET_CROP: Mapping[str, Any] = {  # the usual evaluation: the shorter side t
     "interpolation": "bicubic",
     **IMAGENET,
 }
+
+
+def nearest_size(
+    family: str, config: Any, sizes: Mapping[str, Any], shape: Callable[[Any], tuple[object, ...]]
+) -> Described:
+    """The published size of the same ``shape(config)`` with all that differs from it, or the family with everything."""
+    stated = {each.name: getattr(config, each.name) for each in fields(config)}
+    for name, size in sizes.items():
+        if shape(size) == shape(config):
+            return Described(name, {key: value for key, value in stated.items() if value != getattr(size, key)})
+    return Described(family, stated)
 
 
 def timm_input(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from typing import Any
 
 from vitrail.errors import CheckpointError, SettingError
 from vitrail.models.deit.deit import SIZES, Config
-from vitrail.models.layout import STACKED, Described, Layout, Row, timm_input, timm_mlp_ratio, transformers_input
+from vitrail.models.layout import (
+    STACKED,
+    Described,
+    Layout,
+    Row,
+    nearest_size,
+    timm_input,
+    timm_mlp_ratio,
+    transformers_input,
+)
 
 TIMM_SIZES = {  # timm's architectures and our names; the first of several is the one to write
     "deit_tiny_patch16_224": "deit-ti16",
@@ -123,12 +132,7 @@ def described(config: Config) -> Described:
         scaled = of.layer_scale is not None
         return of.width, of.depth, of.heads, of.mlp, of.patch_size, of.distilled, of.token_positions, scaled
 
-    for name, size in SIZES.items():
-        if shape(size) == shape(config):
-            names = [field.name for field in fields(Config)]
-            changes = {key: getattr(config, key) for key in names if getattr(config, key) != getattr(size, key)}
-            return Described(name, changes)
-    return Described("deit", asdict(config))
+    return nearest_size("deit", config, SIZES, shape)
 
 
 def read_timm(config: Mapping[str, Any]) -> Described | None:

@@ -17,6 +17,7 @@ from vitrail.models.layout import (
     Layout,
     Row,
     Turn,
+    nearest_size,
     timm_input,
     timm_mlp_ratio,
     transformers_input,
@@ -152,12 +153,8 @@ def _transformers_rows(config: Config, layer: str) -> list[Row]:
 
 
 def described(config: Config) -> Described:
-    """The published size of this width and depth with all that differs from it, or the family with everything."""
-    for name, size in SIZES.items():
-        if (size.width, size.depth, size.gated) == (config.width, config.depth, config.gated):
-            published = asdict(size)
-            return Described(name, {key: value for key, value in asdict(config).items() if value != published[key]})
-    return Described("dinov3", asdict(config))
+    """The published size of this shape and what differs from it, or the family with everything."""
+    return nearest_size("dinov3", config, SIZES, lambda of: (of.width, of.depth, of.gated))
 
 
 def read_timm(config: Mapping[str, Any]) -> Described | None:

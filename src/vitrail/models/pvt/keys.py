@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any
 
 from vitrail.errors import CheckpointError, SettingError
-from vitrail.models.layout import IMAGENET_CROP, PAIRED, Described, Layout, Row, transformers_input
+from vitrail.models.layout import IMAGENET_CROP, PAIRED, Described, Layout, Row, nearest_size, transformers_input
 from vitrail.models.pvt.pvt import SIZES, Config, patch_size
 
 TRANSFORMERS_SHAPE = {
@@ -99,12 +98,8 @@ def read_transformers(config: Mapping[str, Any]) -> Described | None:
 
 def described(config: Config) -> Described:
     """The published size of this shape and what differs from it, or the family with everything."""
-    shape = {key: getattr(config, key) for key in TRANSFORMERS_SHAPE.values()}
-    for name, size in SIZES.items():
-        if replace(size, **shape) == size:
-            ours, published = asdict(config), asdict(size)
-            return Described(name, {key: value for key, value in ours.items() if value != published[key]})
-    return Described("pvt", asdict(config))
+    names = TRANSFORMERS_SHAPE.values()
+    return nearest_size("pvt", config, SIZES, lambda of: tuple(getattr(of, name) for name in names))
 
 
 def write_transformers(config: Config) -> dict[str, Any]:

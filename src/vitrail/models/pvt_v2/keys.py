@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from vitrail.errors import CheckpointError, SettingError
-from vitrail.models.layout import IMAGENET_CROP, PAIRED, Described, Layout, Row, timm_input, transformers_input
+from vitrail.models.layout import (
+    IMAGENET_CROP,
+    PAIRED,
+    Described,
+    Layout,
+    Row,
+    nearest_size,
+    timm_input,
+    transformers_input,
+)
 from vitrail.models.pvt_v2.pvt_v2 import SIZES, Config
 
 TIMM_MODELS = {
@@ -117,12 +126,8 @@ def transformers_rows(config: Config) -> Sequence[Row]:
 
 def described(config: Config) -> Described:
     """The published size of this shape and what differs from it, or the family with everything."""
-    shape = {key: getattr(config, key) for key in (*TIMM_SHAPE.values(), "linear")}
-    for name, size in SIZES.items():
-        if replace(size, **shape) == size:
-            ours, published = asdict(config), asdict(size)
-            return Described(name, {key: value for key, value in ours.items() if value != published[key]})
-    return Described("pvt-v2", asdict(config))
+    names = (*TIMM_SHAPE.values(), "linear")
+    return nearest_size("pvt-v2", config, SIZES, lambda of: tuple(getattr(of, name) for name in names))
 
 
 def read_timm(config: Mapping[str, Any]) -> Described | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from vitrail.errors import CheckpointError, SettingError
-from vitrail.models.layout import STACKED, Described, Layout, Row, timm_input, transformers_input
+from vitrail.models.layout import STACKED, Described, Layout, Row, nearest_size, timm_input, transformers_input
 from vitrail.models.swin.swin import SIZES, Config, map_sizes, table_windows, windows_per_stage
 from vitrail.nn.patch import patch_grid
 from vitrail.nn.window import Borders, fit
@@ -125,11 +125,7 @@ def _around_the_attention() -> list[Row]:
 
 def described(config: Config) -> Described:
     """The published size of this shape and what differs from it, or the family with everything."""
-    stated = {field.name: getattr(config, field.name) for field in fields(Config)}
-    for name, size in SIZES.items():
-        if (size.width, size.depths, size.heads) == (config.width, config.depths, config.heads):
-            return Described(name, {key: value for key, value in stated.items() if value != getattr(size, key)})
-    return Described("swin", stated)
+    return nearest_size("swin", config, SIZES, lambda of: (of.width, of.depths, of.heads))
 
 
 def read_timm(config: Mapping[str, Any]) -> Described | None:
