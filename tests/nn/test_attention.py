@@ -64,7 +64,9 @@ def test_the_fused_kernel_is_left_to_inference_and_long_sequences(monkeypatch, t
     calls = []
     kernel = module.F.scaled_dot_product_attention
     monkeypatch.setattr(module, "FUSED_CPU_TRAINING_TOKENS", 8)
-    monkeypatch.setattr(module.F, "scaled_dot_product_attention", lambda *args: calls.append(1) or kernel(*args))
+    monkeypatch.setattr(
+        module.F, "scaled_dot_product_attention", lambda *args, **options: calls.append(1) or kernel(*args, **options)
+    )
     q, k, v = torch.randn(3, 2, HEADS, tokens, 8)
     attend(q.requires_grad_(trained), k, v)
     assert bool(calls) == fused

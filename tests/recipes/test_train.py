@@ -16,7 +16,9 @@ from vitrail.data.loader import load_batches
 from vitrail.errors import Interrupted, RunError, SettingError
 from vitrail.recipes import run, start
 from vitrail.recipes.choose import choose, find_pretrained
-from vitrail.recipes.start import as_started, build_task, default_folder, open_data, started, training_batches
+from vitrail.recipes.resume import as_started
+from vitrail.recipes.run import default_folder
+from vitrail.recipes.start import build_task, open_data, started, training_batches, with_full_paths
 from vitrail.recipes.train import Train, plan, train
 from vitrail.train.log import read_log
 from vitrail.weights.saved import load, read_weights
@@ -265,7 +267,7 @@ class TestResume:
         assert figures["nll"] == before["nll"]
 
     def test_everything_is_as_it_was_started(self, finished, once, tiny):
-        settings = as_started(Train(resume=finished, workers=0, save_seconds=1.0, json=True))
+        settings = as_started(Train(resume=finished, workers=0, save_seconds=1.0, json=True), "train", with_full_paths)
         assert (settings.workers, settings.save_seconds, settings.json) == (0, 1.0, True)
         started_with = tiny(once / "data", epochs=1)
         assert replace(settings, resume=None, out=None, workers=None, save_seconds=60.0, json=False) == started_with
@@ -274,15 +276,15 @@ class TestResume:
         record = run.read(finished)
         record["settings"]["precision"], record["precision"] = "auto", "bfloat16"
         run.write(finished, record)
-        assert as_started(Train(resume=finished)).precision == "bfloat16"
+        assert as_started(Train(resume=finished), "train", with_full_paths).precision == "bfloat16"
 
     def test_flags_may_be_given_again(self, once, tiny, monkeypatch):
         monkeypatch.chdir(once)
-        assert as_started(tiny("data", Path("run"), resume=Path("run"))).epochs == 1
+        assert as_started(tiny("data", Path("run"), resume=Path("run")), "train", with_full_paths).epochs == 1
 
     def test_other_flags_are_refused_by_name(self, finished):
         with pytest.raises(SettingError, match="leave out DATA, --batch-size, or start a new run"):
-            as_started(Train(resume=finished, data="elsewhere", batch_size=3))
+            as_started(Train(resume=finished, data="elsewhere", batch_size=3), "train", with_full_paths)
 
     def test_changed_data_are_refused(self, finished, once):
         record = run.read(finished)

@@ -29,6 +29,7 @@ COMMANDS = {
         "vitrail.recipes.demo", "Demo", "demo", "train, evaluate and explain on built-in data, in a minute"
     ),
     "train": Command("vitrail.recipes.train", "Train", "train", "train a model on your images, or go on with a run"),
+    "pretrain": Command("vitrail.recipes.pretrain", "Pretrain", "pretrain", "learn from images or text without labels"),
     "evaluate": Command("vitrail.recipes.evaluate", "Evaluate", "evaluate", "accuracy, each class, calibration, plots"),
     "predict": Command("vitrail.recipes.predict", "Predict", "predict", "labels and scores for images"),
     "explain": Command("vitrail.recipes.explain", "Explain", "explain", "where the model looked, as a picture"),

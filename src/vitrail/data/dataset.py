@@ -84,7 +84,7 @@ def open_dataset(
     if not as_given:
         dataset = complete(dataset, seed)
     splits = {split: dataset.splits[split] for split in ORDER if split in dataset.splits}
-    return replace(dataset, splits=splits, channels=_channels(next(iter(splits.values()))))
+    return replace(dataset, splits=splits, channels=channels_of(next(iter(splits.values()))))
 
 
 def summary(dataset: Dataset) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _check(dataset: Dataset, fewest_classes: int) -> None:
             raise DataError(f"{dataset.name} has no images in {split}; add some or remove the split.")
 
 
-def _channels(source: Source) -> Literal[1, 3]:
+def channels_of(source: Source) -> Literal[1, 3]:
     """1 if those images that were looked at are all grey, else 3."""
     images, _ = _some_images(source)
     return 1 if images and all(image.shape[2] == 1 for image in images) else 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +41,7 @@ class TrainingBatches(TorchDataset[Batch]):
         augment: what chance may do to an image.
         mix: what chance may do to a pair of images.
         batch_size: B, the number of images of the global batch.
+        further: chance and preprocessing of each further view of an image, for objectives that compare views.
         balance: draw each class equally often, with replacement, instead of each image once.
         seed: with n, determines batch n.
         rank, world: which equal part of each batch this process makes.
@@ -52,6 +53,7 @@ class TrainingBatches(TorchDataset[Batch]):
     augment: Augment
     mix: Mix
     batch_size: int
+    further: tuple[tuple[Augment, Preprocess], ...] = ()
     balance: bool = False
     seed: int = 0
     rank: int = 0
@@ -77,16 +79,26 @@ class TrainingBatches(TorchDataset[Batch]):
         first = position * self.batch_size + self.rank * rows
         order = self._order(epoch)
         unreadable: list[UnreadableImage] = []
-        samples = [self._sample(order, place, epoch, unreadable) for place in range(first, first + rows)]
+        views = [self._views(order, place, epoch, unreadable) for place in range(first, first + rows)]
+        samples, *further = (list(of_all) for of_all in zip(*views, strict=True))
         images, labels = stack(samples, self.classes)
         if labels is not None:
             images, labels = mix(images, labels, self.mix, self.seed, step, self.rank * rows)
-        return as_batch(samples, images, labels, step, unreadable)
+        draws = generator(self.seed, "mask", step).integers(2**63, size=self.batch_size)
+        return replace(
+            as_batch(samples, images, labels, step, unreadable),
+            draws=torch.from_numpy(draws[self.rank * rows : (self.rank + 1) * rows]),
+            views=tuple(as_tensor(stack(each, self.classes)[0]) for each in further),
+        )
 
-    def _sample(self, order: NDArray[np.int64], place: int, epoch: int, unreadable: list[UnreadableImage]) -> Sample:
+    def _views(
+        self, order: NDArray[np.int64], place: int, epoch: int, unreadable: list[UnreadableImage]
+    ) -> tuple[Sample, ...]:
+        """The image at ``place`` of ``order`` as chance shows it, and as it shows it in each further view."""
         sample = next_readable(self.source, order, place, unreadable)
         rng = generator(self.seed, "augment", epoch, place)  # by its place: balancing draws an image more than once
-        return augment(sample, self.augment, self.preprocess, rng)
+        views = ((self.augment, self.preprocess), *self.further)
+        return tuple(augment(sample, settings, preprocess, rng) for settings, preprocess in views)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         rng = generator(self.seed, "order", epoch)
@@ -131,7 +143,8 @@ class EvaluationBatches(TorchDataset[tuple[Batch, list[int]]]):
             empty = torch.empty(0, self.preprocess.channels, *self.preprocess.size, dtype=torch.uint8)
             return Batch(empty, (), torch.empty(0, self.classes), step=step, unreadable=tuple(unreadable)), []
         images, labels = stack(samples, self.classes)
-        return as_batch(samples, images, labels, step, unreadable), numbers
+        draws = torch.tensor(numbers, dtype=torch.int64)  # always the same, so that figures can be compared
+        return replace(as_batch(samples, images, labels, step, unreadable), draws=draws), numbers
 
 
 def next_readable(source: Source, order: NDArray[np.int64], place: int, unreadable: list[UnreadableImage]) -> Sample:
@@ -175,9 +188,9 @@ def as_batch(
     step: int,
     unreadable: Sequence[UnreadableImage],
 ) -> Batch:
-    """The batch as tensors; images become ``(B, C, H, W)`` without a copy (channels-last in memory)."""
+    """The batch as tensors."""
     return Batch(
-        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        images=as_tensor(images),
         names=tuple(sample.name for sample in samples),
         labels=None if labels is None else torch.from_numpy(labels),
         boxes=tuple(sample.boxes for sample in samples if sample.boxes is not None),
@@ -188,6 +201,11 @@ def as_batch(
         step=step,
         unreadable=tuple(unreadable),
     )
+
+
+def as_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
+    """Images ``(B, H, W, C)`` as ``(B, C, H, W)`` without a copy (channels-last in memory)."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 class UnreadableImages:

@@ -96,6 +96,8 @@ class Batch:
         names: what to call each image.
         labels: ``(B, K)`` float32: one-hot, mixed by Mixup or CutMix, or multi-hot; None without labels.
         boxes, masks, semantic, points, captions: one entry an image, empty where the data has none.
+        draws: ``(B,)`` int64, a number of each sample's own, from which masks are drawn (`data.rng.uniform`).
+        views: further views of the same images, each ``(B, C, h, w)`` uint8, where an objective asks for them.
         step: the number of this batch; with the seed it determines every byte of it.
         unreadable: what could not be decoded while this batch was made.
     """
@@ -108,6 +110,8 @@ class Batch:
     semantic: tuple[SemanticMap, ...] = ()
     points: tuple[Points, ...] = ()
     captions: tuple[Caption, ...] = ()
+    draws: Tensor | None = None
+    views: tuple[Tensor, ...] = ()
     step: int = 0
     unreadable: tuple[UnreadableImage, ...] = field(default=())
 
@@ -115,14 +119,25 @@ class Batch:
         return len(self.names)
 
     def split(self, parts: int) -> Iterator[Batch]:
-        """At most ``parts`` batches of about equal size that make up this one; only images and labels go along."""
+        """At most ``parts`` batches of about equal size that make up this one; boxes, masks … stay behind."""
         rows = -(-len(self) // parts)
         for first in range(0, len(self), rows):
             here = slice(first, first + rows)
             labels = None if self.labels is None else self.labels[here]
-            yield Batch(self.images[here], self.names[here], labels, step=self.step)
+            draws = None if self.draws is None else self.draws[here]
+            views = tuple(view[here] for view in self.views)
+            yield Batch(self.images[here], self.names[here], labels, draws=draws, views=views, step=self.step)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``."""
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        return replace(self, images=self.images.to(device, non_blocking=True), labels=labels)
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            images=moved(self.images),
+            labels=None if self.labels is None else moved(self.labels),
+            draws=None if self.draws is None else moved(self.draws),
+            views=tuple(map(moved, self.views)),
+        )

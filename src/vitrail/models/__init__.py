@@ -1,4 +1,7 @@
-"""The models by name: one table, from a family to the class that is built and the sizes that it is published in."""
+"""The models by name: from a family to the class that is built and the sizes that it is published in.
+
+One table for images, one for text.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from vitrail.models import (
     deit,
     dinov3,
     googlenet,
+    gpt,
     lenet,
     pvt,
     pvt_v2,
@@ -24,7 +28,7 @@ from vitrail.models import (
     vit,
 )
 from vitrail.models.layout import Layout
-from vitrail.nn.backbone import Backbone, BackboneConfig
+from vitrail.nn.backbone import Backbone, BackboneConfig, TextBackbone, TextConfig
 
 
 class Family(NamedTuple):
@@ -54,25 +58,54 @@ FAMILIES = {
 }
 
 
+class TextFamily(NamedTuple):
+    """A family of models of text; what a `Family` is for images."""
+
+    build: Callable[[Any], TextBackbone]
+    config: type[Any]
+    sizes: Mapping[str, TextConfig]
+    layouts: Mapping[str, Layout]
+
+
+TEXT_FAMILIES = {
+    "gpt": TextFamily(gpt.GPT, gpt.Config, gpt.SIZES, {}),
+}
+
+
 def names() -> list[str]:
-    """Every model's name, family by family, from small to large."""
+    """The name of every model of images, family by family, from small to large."""
     return [name for family in FAMILIES.values() for name in family.sizes]
+
+
+def text_names() -> list[str]:
+    """The name of every model of text, family by family, from small to large."""
+    return [name for family in TEXT_FAMILIES.values() for name in family.sizes]
+
+
+def members(name: str) -> Family | TextFamily:
+    """The entry of a model's or a family's name in the tables. Raises `UnknownName`."""
+    key = family(name)
+    return FAMILIES[key] if key in FAMILIES else TEXT_FAMILIES[key]
+
+
+def _everything() -> dict[str, Family | TextFamily]:
+    return {**FAMILIES, **TEXT_FAMILIES}
 
 
 def family(name: str) -> str:
     """The family of a model, such as "resnet" for "resnet-18" and for itself. Raises `UnknownName`."""
-    for key, members in FAMILIES.items():
-        if name in members.sizes or name == key:
+    for key, entry in _everything().items():
+        if name in entry.sizes or name == key:
             return key
-    raise UnknownName("model", name, names())
+    raise UnknownName("model", name, names() + text_names())
 
 
-def config(name: str) -> BackboneConfig:
+def config(name: str) -> Any:
     """The published config of a model. Raises `UnknownName`."""
-    for members in FAMILIES.values():
-        if name in members.sizes:
-            return members.sizes[name]
-    raise UnknownName("model", name, names())
+    for entry in _everything().values():
+        if name in entry.sizes:
+            return entry.sizes[name]
+    raise UnknownName("model", name, names() + text_names())
 
 
 def create(name: str, **changes: object) -> Backbone:
@@ -87,19 +120,30 @@ def create(name: str, **changes: object) -> Backbone:
         UnknownName: no model has this name; the nearest are offered.
         SettingError: its config has no such field, or the model cannot be built with that value.
     """
-    return FAMILIES[family(name)].build(changed(name, **changes))
+    key = family(name)
+    if key not in FAMILIES:
+        raise SettingError(f"{name} is a model of text, not of images; there are: {', '.join(FAMILIES)}.")
+    return FAMILIES[key].build(changed(name, **changes))
 
 
-def changed(name: str, **changes: Any) -> BackboneConfig:
+def create_text(name: str, **changes: object) -> TextBackbone:
+    """Build a model of text; arguments and errors as of `create`, but that a context has no two sides."""
+    key = family(name)
+    if key not in TEXT_FAMILIES:
+        raise SettingError(f"{name} is a model of images, not of text; there are: {', '.join(TEXT_FAMILIES)}.")
+    return TEXT_FAMILIES[key].build(changed(name, **changes))
+
+
+def changed(name: str, **changes: Any) -> Any:
     """The config of a model with changes to it; arguments and errors as of `create`."""
-    members = FAMILIES[family(name)]
-    if name in members.sizes:
-        return altered(name, members.sizes[name], **changes)
+    entry = members(name)
+    if name in entry.sizes:
+        return altered(name, entry.sizes[name], **changes)
     try:
-        return members.config(**_checked(name, changes))
+        return entry.config(**_checked(name, changes))
     except TypeError as error:
         raise SettingError(
-            f"'{name}' is a family; name one of its sizes, {', '.join(members.sizes)}, "
+            f"'{name}' is a family; name one of its sizes, {', '.join(entry.sizes)}, "
             f"or give all of: {', '.join(_settings(name))}."
         ) from error
 
@@ -118,7 +162,7 @@ def _checked(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(name: str) -> list[str]:
-    return [field.name for field in fields(FAMILIES[family(name)].config)]
+    return [field.name for field in fields(members(name).config)]
 
 
 def as_config_has_them(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,10 +43,14 @@ class Row(NamedTuple):
 
 
 class Described(NamedTuple):
-    """What a file's own config says of the architecture: a name in the table of models, and what differs from it."""
+    """What a file's own config says of the architecture: a name in the table of models, and what differs from it.
+
+    ``options`` are those of the objective that a model of text was trained with, such as an output layer of its own.
+    """
 
     model: str
     changes: dict[str, Any]
+    options: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,51 @@ from vitrail.nn.rope import Rotation, rotate
 FUSED_CPU_TRAINING_TOKENS = 512
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / √d) v for ``(B, heads, N, d)`` queries, keys and values, by the kernel that is faster here."""
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(q kᵀ · scale + mask) v for ``(B, heads, N, d)`` queries and ``(B, heads, M, d)`` keys and values.
+
+    Computed by the kernel that is faster here.
+
+    Args:
+        mask: broadcasts to ``(B, heads, N, M)``: bool, True where a query may look; or float, added to the products.
+        causal: the last query sees every key, each before it one key fewer.
+        scale: 1 / √d where None.
+    """
     if q.device.type == "cpu" and q.requires_grad and k.shape[-2] < FUSED_CPU_TRAINING_TOKENS:
-        return attention_probabilities(q, k) @ v
-    return F.scaled_dot_product_attention(q, k, v)
+        return attention_probabilities(q, k, mask=mask, causal=causal, scale=scale) @ v
+    if causal and (mask is not None or q.shape[-2] != k.shape[-2]):  # the fused kernels take one of both, and a square
+        mask, causal = _with_causality(mask, q, k), False
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
 
 
-def attention_probabilities(q: Tensor, k: Tensor) -> Tensor:
-    """How much each query looks at each key, ``(B, heads, N, M)``; rows sum to 1."""
-    return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1)
+def attention_probabilities(
+    q: Tensor, k: Tensor, *, mask: Tensor | None = None, causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """How much each query looks at each key, ``(B, heads, N, M)``; rows sum to 1. Arguments as of `attend`."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    products = q * scale @ k.transpose(-2, -1)
+    if causal:
+        mask = _with_causality(mask, q, k)
+    if mask is not None:
+        products = products.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else products + mask
+    return products.softmax(dim=-1)
+
+
+def _with_causality(mask: Tensor | None, q: Tensor, k: Tensor) -> Tensor:
+    """The mask with every key shut that comes after its query; the last query and the last key are at one place."""
+    queries, keys = q.shape[-2], k.shape[-2]
+    before = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+    if mask is None:
+        return before
+    return mask & before if mask.dtype == torch.bool else mask.masked_fill(~before, float("-inf"))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -35,6 +70,29 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+class KeyValues:
+    """The keys and values of all tokens so far in one layer of attention, so that no token is computed twice."""
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+
+    def __len__(self) -> int:
+        return 0 if self.keys is None else self.keys.shape[-2]
+
+    def extended(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in those of new tokens, ``(B, heads, N, d)``; returns them after all that came before."""
+        if self.keys is not None and self.values is not None:
+            keys, values = torch.cat([self.keys, keys], dim=-2), torch.cat([self.values, values], dim=-2)
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows ``(B',)`` of the batch, in this order; as a beam search does, which goes on from the best."""
+        if self.keys is not None and self.values is not None:
+            self.keys, self.values = self.keys[rows], self.values[rows]
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, ``(B, N, D)`` to ``(B, N, D)``.
 
@@ -44,21 +102,43 @@ class Attention(nn.Module):
         qkv_bias: whether queries, keys and values have biases (not in ViT-22B).
         qk_norm: LayerNorm on each head's queries and keys, without biases (ViT-22B, Dehghani et al. 2023, section 2).
         head_width: features of a head; None for ``width / heads``.
+        proj_bias: whether the output has a bias (not in iGPT).
+        causal: whether a token sees itself and those before it only (GPT).
     """
 
     def __init__(
-        self, width: int, heads: int, *, qkv_bias: bool = True, qk_norm: bool = False, head_width: int | None = None
+        self,
+        width: int,
+        heads: int,
+        *,
+        qkv_bias: bool = True,
+        qk_norm: bool = False,
+        head_width: int | None = None,
+        proj_bias: bool = True,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         head_width = head_width or width // heads
         self.heads = heads
+        self.causal = causal
         self.qkv = nn.Linear(width, 3 * heads * head_width, bias=qkv_bias)
         self.q_norm = LayerNorm(head_width, bias=False) if qk_norm else nn.Identity()
         self.k_norm = LayerNorm(head_width, bias=False) if qk_norm else nn.Identity()
-        self.proj = nn.Linear(heads * head_width, width)
+        self.proj = nn.Linear(heads * head_width, width, bias=proj_bias)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
-        return self.proj(join_heads(attend(*self.queries_keys_values(x, rotation))))
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Rotation | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: KeyValues | None = None,
+    ) -> Tensor:
+        """``mask`` as of `attend`; a ``cache`` holds the keys and values of the tokens before ``x``, and takes its."""
+        q, k, v = self.queries_keys_values(x, rotation)
+        if cache is not None:
+            k, v = cache.extended(k, v)
+        return self.proj(join_heads(attend(q, k, v, mask=mask, causal=self.causal)))
 
     def queries_keys_values(self, x: Tensor, rotation: Rotation | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values ``(B, heads, N, d)``; ``rotation`` turns the queries and keys (rotary positions)."""
@@ -68,10 +148,10 @@ class Attention(nn.Module):
             q, k = rotate(q, rotation), rotate(k, rotation)
         return q, k, v
 
-    def probabilities(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
+    def probabilities(self, x: Tensor, rotation: Rotation | None = None, *, mask: Tensor | None = None) -> Tensor:
         """The attention that :meth:`forward` pays for the same input, ``(B, heads, N, N)``; for looking inside."""
         q, k, _ = self.queries_keys_values(x, rotation)
-        return attention_probabilities(q, k)
+        return attention_probabilities(q, k, mask=mask, causal=self.causal)
 
 
 def init_attention(attention: Attention) -> None:

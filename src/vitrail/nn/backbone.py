@@ -1,4 +1,4 @@
-"""Backbone: what every model is, whatever its family."""
+"""What every model is, whatever its family: a network of images or of text."""
 
 from __future__ import annotations
 
@@ -27,20 +27,16 @@ class BackboneConfig(Protocol):
         """Channels of the images: 1 grey, 3 colour."""
 
 
-class Backbone(nn.Module, ABC):
-    """A network from images to `Features`, without a head and without a number of classes.
+class Network(nn.Module, ABC):
+    """What every model is, whatever it reads: numbered layers, without a head.
 
     Attributes:
         config: the dataclass that it was built from.
-        classifier: which of `heads.CLASSIFIERS` its paper puts on it.
-        input_kernel: name of the convolution's weight that reads the image.
         projections: last names of the linear maps of its attention, which low-rank adaptation changes.
         layer_decay: factor of the learning rate from each layer to the one below that suits its fine-tuning.
     """
 
-    config: BackboneConfig
-    classifier: str = "linear"
-    input_kernel: str
+    config: Any
     projections: tuple[str, ...] = ()
     layer_decay: float = 1.0
 
@@ -48,11 +44,6 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def width(self) -> int:
         """Size of ``Features.pooled``, which is what a classifier reads."""
-
-    @property
-    def auxiliary_widths(self) -> tuple[int, ...]:
-        """Channels of each of ``Features.auxiliary``; most models have none."""
-        return ()
 
     @property
     @abstractmethod
@@ -66,6 +57,24 @@ class Backbone(nn.Module, ABC):
         Layer-wise learning-rate decay slows a parameter down by one factor a layer that lies between it and the head.
         """
 
+
+class Backbone(Network):
+    """A network from images to `Features`, without a head and without a number of classes.
+
+    Attributes:
+        classifier: which of `heads.CLASSIFIERS` its paper puts on it.
+        input_kernel: name of the convolution's weight that reads the image.
+    """
+
+    config: BackboneConfig
+    classifier: str = "linear"
+    input_kernel: str
+
+    @property
+    def auxiliary_widths(self) -> tuple[int, ...]:
+        """Channels of each of ``Features.auxiliary``; most models have none."""
+        return ()
+
     @abstractmethod
     def forward(self, images: Tensor) -> Features:
         """Float images ``(B, C, H, W)``, normalised, to features."""
@@ -77,6 +86,36 @@ class Backbone(nn.Module, ABC):
         """
         kernel = resample_channels(weights[self.input_kernel], self.config.channels)
         return weights | {self.input_kernel: kernel}
+
+
+class TextConfig(Protocol):
+    """The two settings that the config (a frozen dataclass) of every model of text has."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of different tokens."""
+
+    @property
+    def context(self) -> int:
+        """Most tokens of one input."""
+
+
+class TextBackbone(Network):
+    """A network from token ids to `Features`, without a head."""
+
+    config: TextConfig
+
+    @abstractmethod
+    def forward(self, ids: Tensor, segments: Tensor | None = None, mask: Tensor | None = None) -> Features:
+        """Token ids to features with the grid ``(T,)`` and no maps.
+
+        Args:
+            ids: ``(B, T)`` int64, T at most ``config.context``.
+            segments: ``(B, T)`` int64, which of the input's parts a token is of; a model without segments leaves it.
+            mask: ``(B, T)`` bool, False for what only fills a row up; None where every token counts.
+        """
 
 
 class PlainTransformer(Backbone):

@@ -1,8 +1,9 @@
-"""Rotary positions (Su et al. 2021, RoFormer) on two axes: where a patch is turns the features of its query and key.
+"""Rotary positions (Su et al. 2021, RoFormer): where a token is turns the features of its query and key.
 
 Two features are a pair, and a pair is turned by an angle: a place times a frequency. The product of a query and a key
-then depends on how far apart they are, not on where they are. Axial: half of the pairs turns by the row, half by the
-column. Mixed (Heo et al. 2024, arXiv:2403.13298): every pair turns by both, with frequencies that are learned.
+then depends on how far apart they are, not on where they are. Text has one axis. Images have two; axial: half of the
+pairs turns by the row, half by the column; mixed (Heo et al. 2024, arXiv:2403.13298): every pair turns by both, with
+frequencies that are learned.
 """
 
 from __future__ import annotations
@@ -98,3 +99,27 @@ def rotary_2d(
     """DINOv3's rotation for an ``(h, w)`` grid of patches: axial by their centres, frequency 1 being a full turn."""
     frequencies = 2 * math.pi * geometric_frequencies(head_width, base, device)
     return rotation(axial_angles(patch_centres(grid, device), frequencies), "halves")
+
+
+def rotary_1d(
+    length: int,
+    head_width: int,
+    base: float = 10_000.0,
+    pairs: Pairs = "halves",
+    *,
+    start: int = 0,
+    device: torch.device | None = None,
+) -> Rotation:
+    """The rotation for tokens ``start`` … ``start + length - 1`` of a text.
+
+    Pair i of d / 2, counted from 1, turns by the token's number times θᵢ = base^(-2 (i - 1) / d) (Su et al. 2021,
+    section 3.2.2). Which features make up a pair differs: "neighbours" in the paper and GPT-J, "halves" in GPT-NeoX and
+    Llama; reordering the rows of the query and key matrices turns one into the other.
+
+    Raises :class:`SettingError` for an odd head width d.
+    """
+    if head_width % 2:
+        raise SettingError(f"rotary positions turn pairs of features: the head width must be even, not {head_width}.")
+    frequencies = base ** (torch.arange(head_width // 2, device=device) * -2 / head_width)
+    places = torch.arange(start, start + length, device=device, dtype=torch.float32)
+    return rotation(places.unsqueeze(-1) * frequencies, pairs)

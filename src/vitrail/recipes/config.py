@@ -15,7 +15,7 @@ from vitrail.errors import SettingError
 
 def config_changes(model: str, words: tuple[str, ...]) -> dict[str, Any]:
     """``("patch_size=8", "pool=map")`` as values of the types that the model's config has."""
-    config = models.FAMILIES[models.family(model)].config
+    config = models.members(model).config
     known = [field.name for field in fields(config)]
     unknown = [name for word in words if (name := word.partition("=")[0]) not in known and "=" in word]
     if unknown:

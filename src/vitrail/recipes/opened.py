@@ -18,7 +18,11 @@ def open_task(reference: str, stated: Stated) -> Classification:
     size: dict[str, Any] = {} if stated.image_size is None else {"image_size": stated.image_size}
     preparation = parsed_changes(Preprocess, stated.preprocess, "--preprocess")
     task = load(reference, **as_stated(stated), classes=labels(stated.labels), preprocess=preparation, **size)
-    assert isinstance(task, Classification)
+    if not isinstance(task, Classification):
+        raise SettingError(
+            f"{reference} was trained with the objective {task.name} and knows no classes; train a classifier on it: "
+            f"vitrail train DATA --weights {reference}."
+        )
     return task
 
 

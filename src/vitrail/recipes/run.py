@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -106,6 +107,20 @@ def refuse_changed(dataset: Dataset, record: dict[str, Any], folder: Path, remed
         raise RunError(
             f"the images or labels of {dataset.name} are no longer those that {folder} was started with; {remedy}."
         )
+
+
+def refuse_other(found: str, record: dict[str, Any], folder: Path) -> None:
+    """Raises :class:`RunError` if the data's fingerprint is not that of the run in ``folder``."""
+    if found != record["data"]["fingerprint"]:
+        raise RunError(
+            f"the data are no longer those that {folder} was started with; restore them, or start a new run."
+        )
+
+
+def default_folder(data: str, model: str) -> Path:
+    """``runs/DATA-MODEL``, in letters that every file system takes."""
+    name = re.sub(r"[^\w.-]+", "-", Path(data).stem) or "data"
+    return Path("runs", f"{name}-{model}")
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -59,8 +59,10 @@ SHARE = Range("from 0 to 1", lambda number: 0 <= number <= 1)
 
 NUMBERS: dict[str, Range] = {
     "accumulate": AT_LEAST_1,
+    "beta2": BELOW_1,
     "batch_size": AT_LEAST_1,
     "clip": NOT_NEGATIVE,
+    "context": AT_LEAST_1,
     "cutmix": NOT_NEGATIVE,
     "ema": BELOW_1,
     "epochs": AT_LEAST_1,
@@ -75,8 +77,11 @@ NUMBERS: dict[str, Range] = {
     "patience": NOT_NEGATIVE,
     "save_seconds": NOT_NEGATIVE,
     "seed": NOT_NEGATIVE,
+    "steps": AT_LEAST_1,
     "top": AT_LEAST_1,
+    "vocabulary": AT_LEAST_1,
     "warmup_epochs": NOT_NEGATIVE,
+    "warmup_share": SHARE,
     "weight_decay": NOT_NEGATIVE,
     "workers": NOT_NEGATIVE,
 }

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +24,7 @@ from vitrail.recipes import run
 from vitrail.recipes.adapt import adapt, refuse_frozen_noise
 from vitrail.recipes.choose import Choice, choose, find_pretrained
 from vitrail.recipes.presets import preset, with_preset
+from vitrail.recipes.resume import as_json
 from vitrail.recipes.settings import check_numbers
 from vitrail.recipes.teacher import fingerprint, with_teacher
 from vitrail.tasks.classification import Classification, class_weights
@@ -37,7 +35,6 @@ from vitrail.weights.load import Pretrained
 if TYPE_CHECKING:
     from vitrail.recipes.train import Train
 
-FREE = ("resume", "workers", "save_seconds", "json", "device")  # what may be another when a run goes on
 MOST_COMPARED = 100_000  # images that are looked through for leaks before training
 
 
@@ -92,7 +89,7 @@ def started(settings: Train, device: torch.device, dtype: torch.dtype) -> Start:
     task = build_task(settings, dataset, choice, pretrained)  # and its batches, while nothing is written yet
     learner = with_teacher(settings, task)
     training_batches(settings, dataset, choice, task)
-    folder = Path(settings.out or default_folder(str(settings.data), choice.model))
+    folder = Path(settings.out or run.default_folder(str(settings.data), choice.model))
     record = {
         "settings": as_json(settings),
         "choice": as_json(choice),
@@ -115,34 +112,6 @@ def with_full_paths(settings: Train) -> Train:
     if teacher is not None and hub_reference(teacher) is None:
         teacher = str(Path(teacher).expanduser().resolve())
     return replace(settings, data=None if data is None else run.absolute(data), teacher=teacher)
-
-
-def as_started(settings: Train) -> Train:
-    """The settings of the run that is to go on.
-
-    Raises :class:`SettingError` for one that was given and is another than the run was started with; those that change
-    no result, and the device, may be.
-    """
-    assert settings.resume is not None
-    folder = Path(settings.resume)
-    record = run.read(folder)
-    try:
-        before = replace(settings, **record["settings"] | {"config": tuple(record["settings"]["config"])})
-        precision = record["precision"]
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{folder / run.RECORD} is damaged ({error}); start again with --overwrite.") from error
-    out = None if settings.out is not None and Path(settings.out) == folder else settings.out
-    named = replace(with_full_paths(settings), out=out)
-    now, then, usual = as_json(named), as_json(before), as_json(type(settings)())
-    if others := [name for name in now if name not in FREE and now[name] not in (usual[name], then[name])]:
-        flags = ", ".join("DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in others)
-        raise SettingError(
-            f"--resume goes on with {folder} as it was started: leave out {flags}, or start a new run, perhaps with "
-            f"--weights {folder}."
-        )
-    free = {name: getattr(settings, name) for name in FREE}
-    device = settings.device if settings.device != "auto" else before.device
-    return replace(before, **free | {"device": device, "precision": precision})
 
 
 def resumed(settings: Train) -> Start:
@@ -248,15 +217,3 @@ def training_batches(settings: Train, dataset: Dataset, choice: Choice, task: Cl
         rank=distributed.rank(),
         world=distributed.world(),
     )
-
-
-def default_folder(data: str, model: str) -> Path:
-    """``runs/DATA-MODEL``, in letters that every file system takes."""
-    name = re.sub(r"[^\w.-]+", "-", Path(data).stem) or "data"
-    return Path("runs", f"{name}-{model}")
-
-
-def as_json(settings: Any) -> dict[str, Any]:
-    """A dataclass as JSON has it."""
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
-    return values

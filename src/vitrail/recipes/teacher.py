@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vitrail.console import say
+from vitrail.errors import SettingError
 from vitrail.objectives.distill import Distillation
 from vitrail.tasks import Classification
 from vitrail.weights.load import load
@@ -26,7 +27,8 @@ def with_teacher(settings: Train, task: Classification) -> nn.Module:
     if settings.teacher is None:
         return task
     teacher = load(settings.teacher)
-    assert isinstance(teacher, Classification)
+    if not isinstance(teacher, Classification):
+        raise SettingError(f"{settings.teacher} knows no classes, so it cannot teach; name a trained classifier.")
     say(f"taught by a {teacher.model} from {settings.teacher}, {settings.distill} labels")
     return Distillation(task, teacher, settings.distill)
 

@@ -27,8 +27,9 @@ from vitrail.recipes.adapt import Adapt, parameters
 from vitrail.recipes.choose import Choice
 from vitrail.recipes.evaluate import draw_report, in_words, measure, report
 from vitrail.recipes.models import forward_flops
+from vitrail.recipes.resume import as_started
 from vitrail.recipes.settings import Changes, LeftOpen
-from vitrail.recipes.start import Start, as_started, check, resumed, started, training_batches
+from vitrail.recipes.start import Start, check, resumed, started, training_batches, with_full_paths
 from vitrail.tasks.classification import Classification
 from vitrail.train import distributed
 from vitrail.train.log import read_log
@@ -149,7 +150,7 @@ def train(settings: Train) -> dict[str, Any]:
     """Train, or go on with a run; returns the figures on the test split (or validation, where there is no test)."""
     check(settings)
     if settings.resume is not None:
-        settings = as_started(settings)
+        settings = as_started(settings, "train", with_full_paths)
     with distributed.process_group(choose_device(settings.device)) as device:
         dtype = choose_precision(device, settings.precision)
         if settings.resume is not None:

@@ -26,7 +26,7 @@ class State:
 
     Attributes:
         step: optimizer steps done.
-        best: the best validation score so far, and the step that had it.
+        best: the best validation score so far, negative where less is better; and the step that had it.
         waited: validations since then.
         log_bytes: how much of the metrics file belongs to these steps.
         finished: whether training ended by itself.

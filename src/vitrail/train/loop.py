@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vitrail.console import progress, say
 from vitrail.data.rng import torch_seed
-from vitrail.data.sample import Batch
 from vitrail.errors import Interrupted, SettingError, TrainingDiverged
 from vitrail.train import checkpoint, distributed
 from vitrail.train.checkpoint import State
@@ -31,13 +30,30 @@ from vitrail.train.schedule import warmup_cosine
 from vitrail.train.stop import stop_requests
 
 
+class Batch(Protocol):
+    """What the loop asks of a batch, be it of images or of text."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What to call each of its samples."""
+
+    def __len__(self) -> int: ...
+    def split(self: B, parts: int) -> Iterator[B]: ...
+    def to(self: B, device: torch.device) -> B: ...
+
+
+B = TypeVar("B", bound=Batch)
+
+
 @dataclass(frozen=True)
 class Plan:
     """How to train; nothing is left to be guessed.
 
     Attributes:
-        steps, steps_per_epoch: optimizer steps in all and in an epoch; each epoch ends with a validation.
+        steps, steps_per_epoch: optimizer steps in all and in an epoch.
+        validate_every: steps from one validation to the next; 0 for an epoch's.
         learning_rate: at its peak, for the last layer.
+        beta2: decay of AdamW's second moment.
         warmup: steps until the peak.
         layer_decay: factor of the learning rate from each layer to the one below.
         clip: largest norm of the gradient, 0 for any.
@@ -54,7 +70,9 @@ class Plan:
     steps: int
     steps_per_epoch: int
     learning_rate: float
+    validate_every: int = 0
     optimizer: OptimizerName = "adamw"
+    beta2: float = 0.999
     weight_decay: float = 0.05
     warmup: int = 0
     layer_decay: float = 1.0
@@ -78,19 +96,21 @@ class Plan:
             raise SettingError(f"the decay of the moving average must be at least 0 and below 1, not {self.ema}.")
         if self.accumulate < 1:
             raise SettingError(f"a batch is cut into at least 1 part, not {self.accumulate}.")
-        for name in ("weight_decay", "warmup", "clip", "patience"):
+        for name in ("validate_every", "weight_decay", "warmup", "clip", "patience"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SettingError(f"{name.replace('_', ' ')} must be 0 or more, not {getattr(self, name)}.")
 
 
 def fit(
     learner: nn.Module,
-    load: Callable[[int, int], Iterator[Batch]],
+    load: Callable[[int, int], Iterator[B]],
     plan: Plan,
     *,
     validate: Callable[[], dict[str, float]],
     score: str,
+    lower_is_better: bool = False,
     keep: Callable[[], None],
+    after_step: Callable[[float], None] = lambda done: None,
     folder: Path,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
@@ -102,8 +122,9 @@ def fit(
         learner: a module with ``loss(batch) -> {"loss": scalar, …}``, ``depth`` and ``layer(name)``.
         load: ``load(start, stop)`` iterates over batches ``start`` … ``stop - 1``.
         validate: figures of the learner as it is now; called after each epoch, by every process.
-        score: which figure decides; more is better.
+        score, lower_is_better: which figure decides, and whether less of it is better.
         keep: called, by every process, when the learner as it is now has the best score so far.
+        after_step: called after each step with the share of all steps that is done.
         folder: where ``metrics.jsonl`` and ``last/`` go.
         device, dtype: where to compute, and the format of matrix products.
         tensorboard: write TensorBoard events into ``folder/tensorboard``, too.
@@ -112,14 +133,15 @@ def fit(
     when the state has been saved.
     """
     loss_of = distributed.parallel_loss(learner, plan.shard)
-    optimizer = build_optimizer(learner, plan.optimizer, plan.learning_rate, plan.weight_decay, plan.layer_decay)  # type: ignore[arg-type]
+    rates = (plan.learning_rate, plan.weight_decay, plan.layer_decay, plan.beta2)
+    optimizer = build_optimizer(learner, plan.optimizer, *rates)  # type: ignore[arg-type]
     ema = Ema(learner, plan.ema) if plan.ema else None
     state = checkpoint.restore(folder, learner, optimizer, ema)
     if state.finished:
         say("this run has finished: nothing is left to train.")
         return state
 
-    first = distributed.rank() == 0
+    first, sign = distributed.rank() == 0, -1 if lower_is_better else 1
     events = folder / "tensorboard" if tensorboard else None
     log = MetricsLog(folder / "metrics.jsonl", state.log_bytes, events, state.step) if first else None
     words = ""
@@ -131,13 +153,14 @@ def fit(
             set_learning_rate(optimizer, learning_rate)
             torch.manual_seed(torch_seed(plan.seed, "dropout", state.step, distributed.rank()))
 
-            loss = _backward(loss_of, batch.to(device), plan.accumulate, dtype)
+            loss = _backward(loss_of, batch.to(device), plan.accumulate, dtype, device)
             norm = _clip(learner, plan.clip)
             _check_finite(loss, norm, state.step, learning_rate, batch)
             optimizer.step()
             optimizer.zero_grad()
             distributed.share_buffers(learner)
             state.step += 1
+            after_step(state.step / plan.steps)
             if ema is not None:
                 ema.update(learner, state.step)
 
@@ -145,10 +168,10 @@ def fit(
             if state.step % plan.log_every == 0:
                 record = {"kind": "train", "step": state.step, "epoch": epoch, "loss": distributed.mean(loss)}
                 _write(log, record | {"learning_rate": learning_rate, "gradient_norm": norm})
-            if state.step % plan.steps_per_epoch == 0 or state.step == plan.steps:
-                figures = _validate(learner, ema, validate, score, keep, state)
+            if state.step % (plan.validate_every or plan.steps_per_epoch) == 0 or state.step == plan.steps:
+                figures = _validate(learner, ema, validate, score, sign, keep, state)
                 _write(log, {"kind": "validation", "step": state.step, "epoch": epoch} | figures)
-                words = f"{score} {figures[score]:.4f} (best {state.best:.4f})"
+                words = f"{score} {figures[score]:.4f} (best {sign * state.best:.4f})"
             advance(state.step, f"epoch {epoch}, loss {loss.item():.3f} {words}")
 
             state.finished = state.step == plan.steps or 0 < plan.patience <= state.waited
@@ -166,11 +189,13 @@ def fit(
     return state
 
 
-def _backward(loss_of: Callable[[Batch], dict[str, Tensor]], batch: Batch, parts: int, dtype: torch.dtype) -> Tensor:
+def _backward(
+    loss_of: Callable[[B], dict[str, Tensor]], batch: B, parts: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """Gradients of the mean loss of ``batch``, part by part; returns that loss."""
-    total = torch.zeros((), device=batch.images.device)
+    total = torch.zeros((), device=device)
     for part in batch.split(parts):
-        with products_in(dtype, batch.images.device):
+        with products_in(dtype, device):
             loss = loss_of(part)["loss"] * (len(part) / len(batch))
         loss.backward()
         total += loss.detach()
@@ -198,16 +223,21 @@ def _validate(
     ema: Ema | None,
     validate: Callable[[], dict[str, float]],
     score: str,
+    sign: int,
     keep: Callable[[], None],
     state: State,
 ) -> dict[str, float]:
-    """Measure the learner (its average, where there is one), keep it if it is the best so far."""
+    """Measure the learner (its average, where there is one), keep it if it is the best so far.
+
+    ``sign`` times the score is what more of is better; that is what the state remembers.
+    """
     learner.eval()
     with ema.in_place_of(learner) if ema else torch.no_grad():
         figures = validate()
-        state.waited = 0 if figures[score] > state.best else state.waited + 1
-        if figures[score] >= state.best:  # of equals the later one, which is the surer of what it says
-            state.best, state.best_step = figures[score], state.step
+        reached = sign * figures[score]
+        state.waited = 0 if reached > state.best else state.waited + 1
+        if reached >= state.best:  # of equals the later one, which is the surer of what it says
+            state.best, state.best_step = reached, state.step
             keep()
     learner.train()
     return figures

@@ -39,13 +39,18 @@ def parameter_groups(learner: Learner, weight_decay: float, layer_decay: float =
 
 
 def build_optimizer(
-    learner: Learner, name: OptimizerName, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
+    learner: Learner,
+    name: OptimizerName,
+    learning_rate: float,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    beta2: float = 0.999,
 ) -> torch.optim.Optimizer:
-    """AdamW (β 0.9, 0.999) or SGD with Nesterov momentum 0.9, over :func:`parameter_groups`."""
+    """AdamW (β 0.9, ``beta2``) or SGD with Nesterov momentum 0.9, over :func:`parameter_groups`."""
     groups = parameter_groups(learner, weight_decay, layer_decay)
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, beta2))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -85,7 +85,7 @@ def _stated(config: Mapping[str, Any]) -> Description | None:
     for family in models.FAMILIES.values():
         read = {name: layout.read(config) for name, layout in family.layouts.items()}
         found = {name: described for name, described in read.items() if described is not None}
-        for model, changes in found.values():
+        for model, changes, _ in found.values():
             return Description(model, models.changed(model, **changes), {name: family.layouts[name] for name in found})
     return None
 

@@ -15,8 +15,10 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.errors import CheckpointError, SettingError
 from vitrail.nn.backbone import Backbone
 from vitrail.nn.position import Resampling
+from vitrail.objectives import ImageObjective
 from vitrail.tasks import Classification, Task
-from vitrail.weights import saved
+from vitrail.tasks.learner import Learner
+from vitrail.weights import objective, saved, text
 from vitrail.weights.describe import Description, class_names, describe, preprocess
 from vitrail.weights.files import find
 from vitrail.weights.preprocessing import statistics
@@ -81,8 +83,8 @@ def load(
     classes: Sequence[str] | None = None,
     preprocess: Mapping[str, Any] | None = None,
     **changes: Any,
-) -> Task:
-    """The task of a run's folder or of published weights, in evaluation mode, on the CPU.
+) -> Learner:
+    """The task or objective of a run's folder or of published weights, in evaluation mode, on the CPU.
 
     Args:
         reference: a run's folder; ``hf:ORG/NAME[@REVISION][/FILE]``, ``timm:NAME``; a folder or file of weights.
@@ -100,6 +102,10 @@ def load(
             raise SettingError(f"{reference} knows its classes and its preprocessing; they are for files to be told.")
         ours = saved.load(reference)
         return _changed(ours, changes) if changes else ours
+    if text.is_text(reference, model):
+        return text.load(reference, layout=layout, model=model, config=config)
+    if model is None and layout is None and objective.described(find(reference)) is not None:
+        return objective.load(reference, config=config)
     found = load_pretrained(reference, layout=layout, model=model, config=config).changed(**changes)
     if classes is not None:
         found = found.named(classes)
@@ -171,17 +177,24 @@ def fitted(preprocess: Preprocess, backbone: Backbone) -> Preprocess:
     )
 
 
-def _parts(task: Task) -> Pretrained:
-    """A task of ours taken apart."""
-    known = task.classes if isinstance(task, Classification) else ()
-    return Pretrained(task.model, task.backbone, task.preprocess, known, task.head.state_dict(), "bicubic-antialias")
+def _parts(learner: Learner) -> Pretrained:
+    """A learner of ours taken apart. Raises :class:`CheckpointError` for one of text."""
+    if isinstance(learner, Classification):
+        head, known = learner.head.state_dict(), learner.classes
+    elif isinstance(learner, ImageObjective):
+        head, known = {}, ()
+    else:
+        raise CheckpointError(f"{learner.model} is a model of text; give one of images.")
+    return Pretrained(learner.model, learner.backbone, learner.preprocess, known, head, "bicubic-antialias")
 
 
-def _changed(task: Task, changes: Mapping[str, Any]) -> Task:
+def _changed(learner: Learner, changes: Mapping[str, Any]) -> Learner:
     """A task of ours for another image size and so on."""
-    other = _parts(task).changed(**changes)
-    task.backbone, task.preprocess = other.backbone, other.preprocess
-    return task
+    if not isinstance(learner, Task):
+        raise CheckpointError(f"the objective {learner.name} is for the images that it was trained on; change nothing.")
+    other = _parts(learner).changed(**changes)
+    learner.backbone, learner.preprocess = other.backbone, other.preprocess
+    return learner
 
 
 def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

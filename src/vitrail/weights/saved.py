@@ -1,4 +1,4 @@
-"""A run's folder, read again: the task whose `model.json` and `model.safetensors` `save` wrote."""
+"""A run's folder, read again: the task or the objective whose `model.json` and `model.safetensors` `save` wrote."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vitrail.data.text.tokenizer import FILE as TOKENIZER
 from vitrail.errors import CheckpointError, RunError, UserError
-from vitrail.tasks import TASKS, Task
+from vitrail.objectives import OBJECTIVES
+from vitrail.tasks import TASKS
+from vitrail.tasks.learner import Learner
 from vitrail.weights.files import SUFFIXES, has_weights, hub_reference
 from vitrail.weights.rename import compare
 from vitrail.weights.save import DESCRIPTION, FORMAT, WEIGHTS
@@ -25,22 +28,25 @@ def is_ours(reference: str | Path, layout: str | None = None) -> bool:
     return (path / DESCRIPTION).is_file() or not path.is_dir() or not has_weights(path)
 
 
-def load(folder: str | Path) -> Task:
-    """The task of a run's folder, in evaluation mode, on the CPU.
+def load(folder: str | Path) -> Learner:
+    """The task or objective of a run's folder, in evaluation mode, on the CPU.
 
     Raises :class:`RunError` for a folder that is missing, incomplete or of a newer version, :class:`CheckpointError`
     for damaged files.
     """
     folder = Path(folder)
-    task = describe(folder)
-    load_weights(task, read_weights(folder / WEIGHTS), folder / WEIGHTS)
-    return task.eval()
+    learner = describe(folder)
+    load_weights(learner, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    return learner.eval()
 
 
-def describe(folder: Path) -> Task:
-    """The task that `model.json` in ``folder`` describes, with fresh weights."""
+def describe(folder: Path) -> Learner:
+    """The task or objective that `model.json` in ``folder`` describes, with fresh weights."""
     description = read_description(folder)
-    kind = TASKS.get(str(description.get("task")))
+    kinds: dict[str, type[Learner]] = {**TASKS, **OBJECTIVES}
+    kind = kinds.get(str(description.get("task") or description.get("objective")))
+    if (folder / TOKENIZER).is_file():
+        description["tokenizer"] = (folder / TOKENIZER).read_text(encoding="utf-8")
     if kind is None:
         raise CheckpointError(f"{folder / DESCRIPTION} names no known task; it is damaged, or not a model of Vitrail.")
     try:

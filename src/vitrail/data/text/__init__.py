@@ -1,0 +1,1 @@
+"""Text as data: tokens, corpora, and the batches that are made of them."""

@@ -1,0 +1,262 @@
+"""Pretrain: a network learns from images or text without labels, to be trained on something else later."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tyro.conf import Positional
+
+from vitrail import atomic
+from vitrail.console import progress, say
+from vitrail.data.loader import MAX_UNREADABLE, load_batches
+from vitrail.errors import Interrupted, SettingError, UnknownName
+from vitrail.metrics import draw
+from vitrail.objectives import IMAGE_OBJECTIVES, OBJECTIVES, TEXT_OBJECTIVES
+from vitrail.recipes import pretrain_images, pretrain_text, run
+from vitrail.recipes.adapt import parameters
+from vitrail.recipes.pretraining import Pretraining
+from vitrail.recipes.resume import as_started
+from vitrail.recipes.settings import Changes, LeftOpen, check_numbers
+from vitrail.train import distributed
+from vitrail.train.log import read_log
+from vitrail.train.loop import Plan, fit
+from vitrail.train.optim import OptimizerName
+from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
+from vitrail.train.threads import threads_for
+from vitrail.weights.load import load
+from vitrail.weights.save import save_description, save_weights
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Let a model learn from images or text alone; then `vitrail train DATA --weights RUN` makes use of it.
+
+    Examples:
+      vitrail pretrain photos/ --objective mae --model vit-s16
+      vitrail pretrain photos/ --objective mae --options mask_ratio=0.6 decoder_depth=4
+      vitrail pretrain book.txt --objective next-token --steps 2000
+      vitrail pretrain --resume runs/photos-mae
+    """
+
+    data: Positional[LeftOpen[str]] = None
+    """Images: any data set, or a folder with images in it. Text: a file, a table with a column of texts, a folder."""
+    objective: LeftOpen[str] = None
+    """What is learned: of images mae; of text next-token."""
+    out: LeftOpen[Path] = None
+    """The run's folder; left out: runs/DATA-OBJECTIVE."""
+    resume: LeftOpen[Path] = None
+    """Go on with this run, exactly where it was and as it was started; no other flags are needed."""
+    overwrite: bool = False
+    """Replace the run that is in --out."""
+    model: str = "auto"
+    """A name from `vitrail models`."""
+    config: Changes = ()
+    """Changes to the model, such as: width=192 depth=6 patch_size=8."""
+    options: Changes = ()
+    """What can be set about the objective, such as: mask_ratio=0.6."""
+    weights: str = "none"
+    """What to start from: a run's folder, hf:ORG/NAME, timm:NAME; none for random weights."""
+    image_size: LeftOpen[int] = None
+    """Side of the images in pixels, as the model sees them; left out: chosen for the data."""
+    context: LeftOpen[int] = None
+    """Most tokens of text that the model sees at once; left out: the model's."""
+    tokenizer: str = "characters"
+    """How text becomes tokens: characters; or a tokenizer's file or folder."""
+    vocabulary: int = 8000
+    """Most tokens of a tokenizer that is learned from the text."""
+    text_column: LeftOpen[str] = None
+    """The column of a table that holds the texts; left out: text, sentence, content …"""
+    epochs: LeftOpen[int] = None
+    """How many times to go through the data; left out: chosen for the data."""
+    steps: LeftOpen[int] = None
+    """How many steps to train, instead of epochs."""
+    batch_size: LeftOpen[int] = None
+    """Images, or rows of text, in a step, over all processes; left out: chosen for the data."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    optimizer: OptimizerName = "adamw"
+    """AdamW, or SGD with momentum."""
+    weight_decay: float = 0.05
+    """Of matrices and kernels; norms, biases, positions and tokens never decay."""
+    beta2: LeftOpen[float] = None
+    """Decay of AdamW's second moment; left out: the objective's."""
+    warmup_share: float = 0.05
+    """Share of all steps until the learning rate is at its peak."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 for any."""
+    accumulate: int = 1
+    """Parts into which each batch is cut to save memory."""
+    format: LeftOpen[str] = None
+    """How images are stored, where looking at them does not tell: folder, csv, parquet …"""
+    image_column: LeftOpen[str] = None
+    """The column of a table that holds the images' paths; left out: image, path, file …"""
+    max_unreadable: float = MAX_UNREADABLE
+    """Share of images that may be unreadable before training stops."""
+    workers: LeftOpen[int] = None
+    """Processes that read images; changes the speed only. Left out: chosen for the machine."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto for the best there is."""
+    precision: Precision = "auto"
+    """Format of matrix products; auto is bfloat16 where the machine has it."""
+    shard: bool = False
+    """Under torchrun: spread weights and optimizer over the processes (FSDP2) instead of copying them."""
+    save_seconds: float = 60.0
+    """Seconds from one saved state for --resume to the next; changes no result."""
+    log: Literal["none", "tensorboard"] = "none"
+    """Write TensorBoard events, too."""
+    seed: int = 0
+    """Another seed is another run; the same one is the same run."""
+    json: bool = False
+    """Print the figures as one JSON document."""
+
+
+def pretrain(settings: Pretrain) -> dict[str, Any]:
+    """Pretrain, or go on with a run; returns the figures on the part of the data that was held back."""
+    check(settings)
+    if settings.resume is not None:
+        settings = as_started(settings, "pretrain", with_full_paths)
+    with distributed.process_group(choose_device(settings.device)) as device:
+        dtype = choose_precision(device, settings.precision)
+        settings = with_full_paths(settings)
+        if settings.resume is None and settings.out is not None:
+            run.refuse_existing(Path(settings.out), settings.overwrite)  # before the data is looked through
+        torch.manual_seed(settings.seed)
+        prepare = pretrain_images.prepare if settings.objective in IMAGE_OBJECTIVES else pretrain_text.prepare
+        begun = prepare(settings)
+        folder = Path(
+            settings.resume or settings.out or run.default_folder(str(settings.data), str(settings.objective))
+        )
+        if settings.resume is not None:
+            run.refuse_other(begun.fingerprint, run.read(folder), folder)
+            return learn(settings, begun, folder, device, dtype)
+        say(begun.reason)
+        run.start(folder, begun.record(settings, device, dtype), overwrite=settings.overwrite)
+        with run.removed_after_mistake(folder):
+            return learn(settings, begun, folder, device, dtype)
+
+
+def check(settings: Pretrain) -> None:
+    """Raises :class:`SettingError` or :class:`UnknownName` for settings that make no sense, whatever the data."""
+    check_numbers(settings)
+    if settings.resume is not None:
+        return
+    if settings.data is None:
+        raise SettingError("no data was given: `vitrail pretrain DATA --objective mae`, or --resume RUN.")
+    if settings.objective is None:
+        raise SettingError(
+            f"--objective says what is learned: of images {', '.join(IMAGE_OBJECTIVES)}; "
+            f"of text {', '.join(TEXT_OBJECTIVES)}."
+        )
+    if settings.objective not in OBJECTIVES:
+        raise UnknownName("objective", settings.objective, OBJECTIVES)
+    if settings.epochs is not None and settings.steps is not None:
+        raise SettingError("--epochs and --steps both say how long to train; give one of them.")
+
+
+def with_full_paths(settings: Pretrain) -> Pretrain:
+    """``settings`` with the data by its full path, so that the run finds it from any folder."""
+    return replace(settings, data=None if settings.data is None else run.absolute(settings.data))
+
+
+def learn(
+    settings: Pretrain, begun: Pretraining, folder: Path, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """The run itself: train to the end, keep the best weights, then measure with these."""
+    learner, began = begun.learner.to(device), time.perf_counter()
+    say(f"{learner.model}, {parameters(learner)}, on {device} in {str(dtype).removeprefix('torch.')}")
+
+    def keep() -> None:
+        best = distributed.whole(learner.state_dict())
+        if distributed.rank() == 0:
+            save_weights(best, folder)
+
+    if distributed.rank() == 0:
+        save_description(learner, folder)
+    try:
+        with threads_for(begun.flops):
+            state = fit(
+                learner,
+                begun.load,
+                plan(settings, begun),
+                validate=lambda: mean_losses(learner, begun.validation, device, dtype),
+                score=learner.score,
+                lower_is_better=learner.lower_is_better,
+                keep=keep,
+                after_step=learner.after_step,
+                folder=folder,
+                device=device,
+                dtype=dtype,
+                tensorboard=settings.log == "tensorboard",
+            )
+    except Interrupted as stopped:
+        remedy = f"Go on with: vitrail pretrain --resume {folder}"
+        raise Interrupted(f"{stopped} {remedy}", stopped.exit_status - 128) from stopped
+    except torch.OutOfMemoryError as error:
+        raise SettingError(
+            f"a batch of {begun.batch_size} does not fit into the memory of {device}; give a smaller --batch-size, or "
+            "cut it into parts with --accumulate."
+        ) from error
+    say(f"best {learner.score} on validation {abs(state.best):.4f}, after step {state.best_step:,}")
+    distributed.barrier()
+    best = load(folder).to(device)
+    figures = mean_losses(best, begun.test, device, dtype, "evaluating") | {"split": begun.split}
+    if distributed.rank() == 0:
+        draw.save(draw.curves(read_log(folder / "metrics.jsonl")), folder / "plots" / "curves.png")
+        atomic.write_text(folder / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+    distributed.barrier()
+    say(f"{begun.split}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items() if key != "split"))
+    say(f"the run is in {folder}; use it: {begun.next_command.format(run=folder)}")
+    return figures | {"run": str(folder), "seconds": round(time.perf_counter() - began, 1)}
+
+
+def plan(settings: Pretrain, begun: Pretraining) -> Plan:
+    """How to train, in steps; there are at least ten validations."""
+    every = min(begun.steps_per_epoch, max(1, begun.steps // 10))
+    return Plan(
+        steps=begun.steps,
+        steps_per_epoch=begun.steps_per_epoch,
+        validate_every=every,
+        learning_rate=settings.learning_rate,
+        optimizer=settings.optimizer,
+        beta2=settings.beta2 if settings.beta2 is not None else begun.learner.beta2,
+        weight_decay=settings.weight_decay,
+        warmup=round(settings.warmup_share * begun.steps),
+        clip=settings.clip,
+        accumulate=settings.accumulate,
+        log_every=max(1, every // 10),
+        save_seconds=settings.save_seconds,
+        shard=settings.shard,
+        seed=settings.seed,
+    )
+
+
+@torch.no_grad()
+def mean_losses(
+    learner: Any, batches: Any, device: torch.device, dtype: torch.dtype, what: str | None = None
+) -> dict[str, float]:
+    """The mean of each of the learner's losses over batches, weighted by their rows, over all processes."""
+    training = learner.training
+    learner.eval()
+    totals: dict[str, float] = {}
+    rows = 0
+    bar = progress(what, len(batches), unit="batch") if what else nullcontext(lambda done: None)
+    with bar as advance:
+        for done, item in enumerate(load_batches(batches, 0, len(batches), 0), 1):
+            batch = item[0] if isinstance(item, list | tuple) else item  # of images with their numbers
+            if len(batch):
+                with products_in(dtype, device):
+                    losses = learner.loss(batch.to(device))
+                for key, value in losses.items():
+                    totals[key] = totals.get(key, 0.0) + float(value) * len(batch)
+                rows += len(batch)
+            advance(done)
+    learner.train(training)
+    shares = distributed.gather((totals, rows))
+    everything = sum(rows for _, rows in shares)
+    return {key: sum(of[key] for of, _ in shares if key in of) / everything for key in totals}

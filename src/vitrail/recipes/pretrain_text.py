@@ -1,0 +1,102 @@
+"""How pre-training on text begins."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitrail import models
+from vitrail.console import say
+from vitrail.data.loader import load_batches
+from vitrail.data.rng import torch_seed
+from vitrail.data.source import SplitName
+from vitrail.data.text.batch import TextBatch
+from vitrail.data.text.corpus import Corpus, open_corpus
+from vitrail.data.text.tokenizers import find_tokenizer
+from vitrail.objectives import TEXT_OBJECTIVES, TextObjective
+from vitrail.recipes.config import config_changes, parsed_changes
+from vitrail.recipes.pretraining import Pretraining, steps_for
+from vitrail.train import distributed
+from vitrail.weights import text
+
+if TYPE_CHECKING:
+    from vitrail.recipes.pretrain import Pretrain
+
+BATCH_SIZE = 32
+EPOCHS = 3
+VALIDATED = 512  # rows that are measured now and then in training; at its end it is all of them
+
+
+def prepare(settings: Pretrain) -> Pretraining:
+    """Open the text, turn it into tokens, and build the objective.
+
+    Raises :class:`SettingError` for what cannot be, :class:`DataError` for text that cannot be used.
+    """
+    assert settings.data is not None
+    corpus = open_corpus(settings.data, text_column=settings.text_column, seed=settings.seed)
+    for note in corpus.notes:
+        say(note)
+    learner = build(settings, corpus)
+    documents = {split: learner.tokenizer.encode_many(texts) for split, texts in corpus.splits.items()}
+    batch_size = settings.batch_size or BATCH_SIZE
+    place = (distributed.rank(), distributed.world())
+    batches = learner.training_batches(documents["train"], batch_size, settings.seed, *place)
+    split: SplitName = "test" if "test" in documents else "validation"
+    steps = steps_for(settings, batches.steps_per_epoch, EPOCHS)
+    tokens = sum(map(len, documents["train"]))
+    parameters = sum(parameter.numel() for parameter in learner.parameters())
+
+    def load(start: int, stop: int) -> Iterator[TextBatch]:
+        yield from load_batches(batches, start, stop, 0)
+
+    return Pretraining(
+        learner,
+        load,
+        steps,
+        batches.steps_per_epoch,
+        batch_size,
+        learner.evaluation_batches(documents["validation"], batch_size, *place, most=VALIDATED),
+        learner.evaluation_batches(documents[split], batch_size, *place),
+        split,
+        2.0 * parameters * batch_size / distributed.world() * learner.window,  # two operations a weight and token
+        fingerprint(documents),
+        f"{tokens:,} training tokens of {len(learner.tokenizer):,} kinds: {learner.name} with {learner.model} on "
+        f"{learner.backbone.config.context} at once for {steps:,} steps in batches of {batch_size}",
+        next_command=learner.next_command,
+    )
+
+
+def build(settings: Pretrain, corpus: Corpus) -> TextObjective:
+    """The objective around its model, from random weights or trained ones."""
+    kind = TEXT_OBJECTIVES[str(settings.objective)]
+    torch.manual_seed(torch_seed(settings.seed, "init"))
+    if settings.weights != "none":
+        found = text.load_backbone(settings.weights, tokenizer=_named(settings))
+        options = kind.Options(**parsed_changes(kind.Options, settings.options, "--options"))
+        return kind(found.model, found.backbone.train(), found.tokenizer, options)
+    tokenizer = find_tokenizer(settings.tokenizer, corpus.splits["train"], settings.vocabulary, kind.special)
+    model = settings.model if settings.model != "auto" else kind.usual_model
+    changes: dict[str, Any] = {"vocabulary": len(tokenizer)}
+    changes |= {"context": settings.context} if settings.context is not None else {}
+    changes |= config_changes(model, settings.config)
+    options = kind.Options(**parsed_changes(kind.Options, settings.options, "--options"))
+    return kind(model, models.create_text(model, **changes), tokenizer, options)
+
+
+def _named(settings: Pretrain) -> str | None:
+    return None if settings.tokenizer == "characters" else settings.tokenizer
+
+
+def fingerprint(documents: dict[Any, list[NDArray[np.int32]]]) -> str:
+    """A hash of every token in every split: another value means other text, or another tokenizer."""
+    digest = hashlib.blake2b(digest_size=16)
+    for split, rows in documents.items():
+        digest.update(f"\n{split} {len(rows)}".encode())
+        for row in rows:
+            digest.update(row.tobytes())
+    return digest.hexdigest()
