@@ -10,6 +10,7 @@ from vitrail.heads.distilled import DistilledHead
 from vitrail.heads.linear import LinearHead
 from vitrail.models.deit import SIZES, Config, DeiT
 from vitrail.models.deit.keys import TIMM_SIZES, read_timm, read_transformers, write_timm, write_transformers
+from vitrail.models.layout import Described
 from vitrail.models.vit.vit import Config as ViTConfig
 from vitrail.models.vit.vit import ViT
 
@@ -153,7 +154,7 @@ def test_timms_architectures_are_our_sizes(architecture):
     size = 384 if architecture.endswith("384") else 224
     stated = {"architecture": architecture, "pretrained_cfg": {"input_size": [3, size, size]}}
     changes = {"image_size": (384, 384)} if size == 384 else {}
-    assert read_timm(stated) == (TIMM_SIZES[architecture], changes)
+    assert read_timm(stated) == Described(TIMM_SIZES[architecture], changes)
 
 
 SHAPES = [

@@ -10,6 +10,7 @@ from vitrail import models
 from vitrail.errors import CheckpointError, SettingError
 from vitrail.models.dinov3.dinov3 import SIZES, Config, DINOv3, SwiGLU
 from vitrail.models.dinov3.keys import LAYOUTS, TIMM_SIZES, read_timm, read_transformers, write_timm, write_transformers
+from vitrail.models.layout import Described
 from vitrail.weights.rename import to_ours, to_theirs
 
 # With a linear classifier of 1,000 classes: timm's vit_…_patch16_dinov3_qkvb and vit_7b_patch16_dinov3.
@@ -150,7 +151,7 @@ def test_a_config_written_is_the_config_read(mlp, gated):
 
 def test_published_sizes_of_transformers_have_their_names():
     for name, size in SIZES.items():
-        assert read_transformers(write_transformers(size)) == (name, {})
+        assert read_transformers(write_transformers(size)) == Described(name, {})
 
 
 def test_what_transformers_does_not_have():

@@ -99,11 +99,12 @@ def test_timms_config_and_back(architecture):
     layout = LAYOUTS["timm"]
     arguments = {"drop_rate": 0.1, "in_chans": 1}
     pretrained = {"input_size": [3, 160, 224], "crop_pct": 0.875}
-    model, changes = layout.read({"architecture": architecture, "model_args": arguments, "pretrained_cfg": pretrained})
+    stated = {"architecture": architecture, "model_args": arguments, "pretrained_cfg": pretrained}
+    model, changes, _ = layout.read(stated)
     assert architecture == model.replace("-", "", 1).replace("-", "_")
     assert changes == {"dense": True, "dropout": 0.1, "channels": 1, "image_size": (160, 224)}
     config = Config(**{**vars(SIZES[model]), **changes})
-    again, same = layout.read(layout.write(config))
+    again, same, _ = layout.read(layout.write(config))
     assert again == model
     assert Config(**{**vars(SIZES[again]), **same}) == config
 

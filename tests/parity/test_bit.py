@@ -13,6 +13,7 @@ from vitrail import models
 from vitrail.errors import CheckpointError, SettingError
 from vitrail.models.bit.bit import SIZES, BiT, Config
 from vitrail.models.bit.keys import LAYOUTS, read_timm, read_transformers, write_timm, write_transformers
+from vitrail.models.layout import Described
 from vitrail.weights.load import load, load_pretrained
 from vitrail.weights.rename import to_ours, to_theirs
 
@@ -122,7 +123,7 @@ def test_a_file_of_the_authors_opens(tmp_path):
 def test_a_published_size_goes_out_and_back_under_its_own_name(name, read, write):
     config = replace(SIZES[name], conv_eps=1e-8, image_size=(96, 64), channels=1)
     written = json.loads(json.dumps(write(config)))
-    assert read(written) == (name, {"conv_eps": 1e-8, "image_size": (96, 64), "channels": 1})
+    assert read(written) == Described(name, {"conv_eps": 1e-8, "image_size": (96, 64), "channels": 1})
     if read is read_timm:
         assert written["architecture"] == f"resnetv2_{name.removeprefix('bit-r')}_bit"
 

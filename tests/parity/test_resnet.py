@@ -14,6 +14,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from vitrail import models
 from vitrail.data.folder import open_folder
 from vitrail.errors import CheckpointError, SettingError
+from vitrail.models.layout import Described
 from vitrail.models.resnet.keys import (
     LAYOUTS,
     TIMM_MODELS,
@@ -103,7 +104,7 @@ def test_every_tensor_has_one_name_in_every_layout(settings, layout):
 
 def test_the_published_size_is_recognised_by_its_shape():
     stated = {"model_type": "resnet", "depths": [3, 4, 23, 3], "num_channels": 1, "image_size": 160}
-    assert read_transformers(stated) == ("resnet-101", {"image_size": (160, 160), "channels": 1})
+    assert read_transformers(stated) == Described("resnet-101", {"image_size": (160, 160), "channels": 1})
     arguments = {"layers": [3, 4, 6, 3], "cardinality": 32, "base_width": 4}
     assert read_timm({"architecture": "resnet26", "model_args": arguments}).model == "resnext-50-32x4d"
 
@@ -112,7 +113,7 @@ def test_the_published_size_is_recognised_by_its_shape():
 def test_a_published_size_goes_to_timm_and_back_under_its_own_name(name):
     written = json.loads(json.dumps(write_timm(replace(SIZES[name], image_size=(96, 64), channels=1))))
     assert written["architecture"] == name.replace("-", "", 1).replace("-", "_")
-    assert read_timm(written) == (name, {"image_size": (96, 64), "channels": 1})
+    assert read_timm(written) == Described(name, {"image_size": (96, 64), "channels": 1})
 
 
 @pytest.mark.parametrize("architecture", TIMM_MODELS)

@@ -10,10 +10,11 @@ from vitrail.errors import SettingError
 from vitrail.recipes.demo import Demo
 from vitrail.recipes.evaluate import Evaluate
 from vitrail.recipes.predict import Predict
+from vitrail.recipes.pretrain import Pretrain
 from vitrail.recipes.settings import NUMBERS, check_numbers
 from vitrail.recipes.train import Train
 
-RECIPES = (Train(), Evaluate(run="run"), Predict(run="run", images=()), Demo())
+RECIPES = (Train(), Pretrain(), Evaluate(run="run"), Predict(run="run", images=()), Demo())
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: type(recipe).__name__)
@@ -27,8 +28,9 @@ def test_every_number_has_its_range_and_the_defaults_are_within(recipe):
 @pytest.mark.parametrize("name", sorted(NUMBERS.keys() - {"top"}))
 @pytest.mark.parametrize("value", [-1, math.nan])
 def test_no_number_may_be_negative_or_none_at_all(name, value):
+    recipe = Train() if hasattr(Train(), name) else Pretrain()
     with pytest.raises(SettingError, match=rf"^--{name.replace('_', '-')} must be .*, not (-1|nan)\.$"):
-        check_numbers(replace(Train(), **{name: value}))
+        check_numbers(replace(recipe, **{name: value}))
 
 
 @pytest.mark.parametrize(
