@@ -21,8 +21,10 @@ from vitrail.data.source import Dataset, Relabelled, Source, SplitName
 from vitrail.errors import DataError, RunError, SettingError
 from vitrail.metrics import calibration, draw
 from vitrail.metrics.classification import ClassificationMetric, LogitMetric, negative_log_likelihood
+from vitrail.objectives import Objective
 from vitrail.recipes import run
-from vitrail.recipes.opened import open_task
+from vitrail.recipes.evaluate_objective import evaluate_objective
+from vitrail.recipes.opened import open_learner
 from vitrail.recipes.probe import probe
 from vitrail.recipes.settings import UNSTATED, LeftOpen, Stated, check_numbers
 from vitrail.tasks.classification import Classification
@@ -77,7 +79,10 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     if settings.probe != "none":
         return probe(settings)
     folder = Path(settings.run)
-    task = open_task(settings.run, settings.stated)
+    task = open_learner(settings.run, settings.stated)
+    if isinstance(task, Objective):
+        return evaluate_objective(settings, task)
+    assert isinstance(task, Classification)
     split, source = held_out(settings, task)
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)

@@ -10,20 +10,29 @@ from vitrail.errors import SettingError
 from vitrail.recipes.config import config_changes, parsed_changes
 from vitrail.recipes.settings import Stated
 from vitrail.tasks import Classification
+from vitrail.tasks.learner import Learner
 from vitrail.weights.load import load
 
 
 def open_task(reference: str, stated: Stated) -> Classification:
-    """The task of a run's folder, of ``hf:ORG/NAME``, ``timm:NAME``, or of a file that ``stated`` explains."""
-    size: dict[str, Any] = {} if stated.image_size is None else {"image_size": stated.image_size}
-    preparation = parsed_changes(Preprocess, stated.preprocess, "--preprocess")
-    task = load(reference, **as_stated(stated), classes=labels(stated.labels), preprocess=preparation, **size)
+    """The classification of a run's folder, of ``hf:ORG/NAME``, ``timm:NAME``, or of a file that ``stated`` explains.
+
+    Raises :class:`SettingError` for what was trained for something else.
+    """
+    task = open_learner(reference, stated)
     if not isinstance(task, Classification):
         raise SettingError(
             f"{reference} was trained with the objective {task.name} and knows no classes; train a classifier on it: "
             f"vitrail train DATA --weights {reference}."
         )
     return task
+
+
+def open_learner(reference: str, stated: Stated) -> Learner:
+    """The same, whatever it was trained for."""
+    size: dict[str, Any] = {} if stated.image_size is None else {"image_size": stated.image_size}
+    preparation = parsed_changes(Preprocess, stated.preprocess, "--preprocess")
+    return load(reference, **as_stated(stated), classes=labels(stated.labels), preprocess=preparation, **size)
 
 
 def labels(words: str | None) -> list[str] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +12,14 @@ import torch
 from tyro.conf import Positional
 
 from vitrail import atomic
-from vitrail.console import progress, say
-from vitrail.data.loader import MAX_UNREADABLE, load_batches
+from vitrail.console import say
+from vitrail.data.loader import MAX_UNREADABLE
 from vitrail.errors import Interrupted, SettingError, UnknownName
 from vitrail.metrics import draw
 from vitrail.objectives import IMAGE_OBJECTIVES, OBJECTIVES, TEXT_OBJECTIVES
 from vitrail.recipes import pretrain_images, pretrain_text, run
 from vitrail.recipes.adapt import parameters
+from vitrail.recipes.evaluate_objective import in_words, mean_losses
 from vitrail.recipes.pretraining import Pretraining
 from vitrail.recipes.resume import as_started
 from vitrail.recipes.settings import Changes, LeftOpen, check_numbers
@@ -27,7 +27,7 @@ from vitrail.train import distributed
 from vitrail.train.log import read_log
 from vitrail.train.loop import Plan, fit
 from vitrail.train.optim import OptimizerName
-from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
+from vitrail.train.precision import Precision, choose_device, choose_precision
 from vitrail.train.threads import threads_for
 from vitrail.weights.load import load
 from vitrail.weights.save import save_description, save_weights
@@ -210,7 +210,7 @@ def learn(
         draw.save(draw.curves(read_log(folder / "metrics.jsonl")), folder / "plots" / "curves.png")
         atomic.write_text(folder / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     distributed.barrier()
-    say(f"{begun.split}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items() if key != "split"))
+    say(in_words(figures))
     say(f"the run is in {folder}; use it: {begun.next_command.format(run=folder)}")
     return figures | {"run": str(folder), "seconds": round(time.perf_counter() - began, 1)}
 
@@ -234,29 +234,3 @@ def plan(settings: Pretrain, begun: Pretraining) -> Plan:
         shard=settings.shard,
         seed=settings.seed,
     )
-
-
-@torch.no_grad()
-def mean_losses(
-    learner: Any, batches: Any, device: torch.device, dtype: torch.dtype, what: str | None = None
-) -> dict[str, float]:
-    """The mean of each of the learner's losses over batches, weighted by their rows, over all processes."""
-    training = learner.training
-    learner.eval()
-    totals: dict[str, float] = {}
-    rows = 0
-    bar = progress(what, len(batches), unit="batch") if what else nullcontext(lambda done: None)
-    with bar as advance:
-        for done, item in enumerate(load_batches(batches, 0, len(batches), 0), 1):
-            batch = item[0] if isinstance(item, list | tuple) else item  # of images with their numbers
-            if len(batch):
-                with products_in(dtype, device):
-                    losses = learner.loss(batch.to(device))
-                for key, value in losses.items():
-                    totals[key] = totals.get(key, 0.0) + float(value) * len(batch)
-                rows += len(batch)
-            advance(done)
-    learner.train(training)
-    shares = distributed.gather((totals, rows))
-    everything = sum(rows for _, rows in shares)
-    return {key: sum(of[key] for of, _ in shares if key in of) / everything for key in totals}

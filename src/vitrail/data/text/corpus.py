@@ -38,14 +38,15 @@ class Corpus:
         return sum(len(text) for texts in self.splits.values() for text in texts)
 
 
-def open_corpus(data: str | Path, *, text_column: str | None = None, seed: int = 0) -> Corpus:
+def open_corpus(data: str | Path, *, text_column: str | None = None, seed: int = 0, as_given: bool = False) -> Corpus:
     """Open texts with every split.
 
     A text file is a document; of a table (CSV, TSV, JSON Lines) each row's text is one; a folder is all of those in it,
     parted where names begin with train, valid or test. What is not parted is: one document by place, its last tenth
     being validation and test; many by chance.
 
-    Raises :class:`DataError` for what is not there, not UTF-8, or empty.
+    ``as_given`` leaves the parts as they are, for measuring a trained model. Raises :class:`DataError` for what is not
+    there, not UTF-8, or empty.
     """
     path = Path(data).expanduser()
     files = _files(path)
@@ -56,6 +57,8 @@ def open_corpus(data: str | Path, *, text_column: str | None = None, seed: int =
     splits = {split: texts for split, texts in splits.items() if texts}
     if not splits:
         raise DataError(f"{data} holds no text; give a file or folder with some.")
+    if as_given:
+        return Corpus(str(data), splits)
     if "train" not in splits:
         raise DataError(f"{data} has {' and '.join(splits)} but no train part; add the texts to learn from.")
     complete, notes = _completed(splits, seed)

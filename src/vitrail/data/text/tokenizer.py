@@ -65,7 +65,9 @@ class Tokenizer:
         try:
             found = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
         except Exception as error:  # of the tokenizer's own library, which has no class for it
-            raise DataError(f"the text cannot be turned into tokens: {error}.") from error
+            unknown = next((each for text in texts for each in text if self.inner.token_to_id(each) is None), None)
+            reason = f"the tokenizer does not know the character '{unknown}'" if unknown else str(error)
+            raise DataError(f"the text cannot be turned into tokens: {reason}.") from error
         rows = [np.array(each.ids, dtype=np.int32) for each in found]
         for text, row in zip(texts, rows, strict=True):
             if not len(row) and text.strip():
