@@ -9,8 +9,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from scipy import stats
 
-from vitrail.data.rng import PURPOSES, generator, torch_seed
+from vitrail.data.rng import PURPOSES, generator, torch_seed, uniform
 from vitrail.errors import SettingError
 
 
@@ -64,3 +66,34 @@ def test_a_large_seed_is_a_seed() -> None:
 def test_a_negative_seed_is_refused(seed: int) -> None:
     with pytest.raises(SettingError, match=f"the seed must be 0 or more, not {seed}"):
         generator(seed, "order", 0)
+
+
+class TestUniform:
+    """Numbers for masks: a function of each sample's draw."""
+
+    def test_they_are_splitmix64s(self):
+        """Against the generator of Steele et al. in Python's whole numbers, seeded with the mixture of the draw."""
+        word = (1 << 64) - 1
+
+        def mixed(x):
+            x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & word
+            x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & word
+            return x ^ (x >> 31)
+
+        draws = [0, 1, 12345, 2**63 - 1]
+        expected = [
+            [(mixed((mixed(draw) + n * 0x9E3779B97F4A7C15) & word) >> 40) / 2**24 for n in range(1, 6)]
+            for draw in draws
+        ]
+        assert uniform(torch.tensor(draws), 5).tolist() == expected
+
+    def test_they_are_uniform_and_of_one_another_independent(self):
+        numbers = uniform(torch.arange(50), 4000).double()
+        assert stats.kstest(numbers.flatten().numpy(), "uniform").pvalue > 1e-3
+        assert torch.corrcoef(numbers).sub(torch.eye(50)).abs().max() < 0.08
+        assert ((numbers >= 0) & (numbers < 1)).all()
+
+    def test_a_row_depends_on_its_own_draw_alone(self):
+        draws = torch.tensor([7, 8, 9])
+        assert torch.equal(uniform(draws, 6)[1], uniform(draws[1:2], 6)[0])
+        assert torch.equal(uniform(draws, 6)[:, :3], uniform(draws, 3))

@@ -154,3 +154,64 @@ def test_initial_values(bias):
         assert matrix.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
     assert not layer.proj.bias.any()
     assert (layer.qkv.bias is None) if not bias else not layer.qkv.bias.any()
+
+
+def looked_at(queries, keys, mask=None, causal=False):
+    """Which keys each query may look at, ``(queries, keys)``, restated one by one."""
+    allowed = torch.ones(queries, keys, dtype=torch.bool)
+    for i in range(queries):
+        for j in range(keys):
+            if causal and j > i + keys - queries:
+                allowed[i, j] = False
+            if mask is not None and not mask[i, j]:
+                allowed[i, j] = False
+    return allowed
+
+
+@pytest.mark.parametrize("trained", [False, True])  # the fused kernel, and matrix products
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("queries", [5, 2, 1])
+@pytest.mark.parametrize("masked", [None, "bool", "float"])
+def test_masks_and_causality_against_a_softmax_written_out(trained, causal, queries, masked):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 3, queries, 4), torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4)
+    bools = torch.rand(queries, 5) < 0.6
+    bools[:, 0] = True  # a query that sees nothing has no softmax
+    bias = torch.randn(queries, 5)
+    allowed = looked_at(queries, 5, bools if masked == "bool" else None, causal)
+    products = torch.einsum("bhid,bhjd->bhij", q, k) * 0.3 + (bias if masked == "float" else 0)
+    weights = torch.where(allowed, products.exp(), 0.0)
+    expected = weights / weights.sum(-1, keepdim=True) @ v
+    mask = {None: None, "bool": bools, "float": bias}[masked]
+    y = attend(q.requires_grad_(trained), k, v, mask=mask, causal=causal, scale=0.3)
+    torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
+    probabilities = module.attention_probabilities(q, k, mask=mask, causal=causal, scale=0.3)
+    torch.testing.assert_close(probabilities @ v, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_kept_keys_and_values_give_what_all_tokens_together_give():
+    torch.manual_seed(0)
+    layer = module.Attention(12, 3, causal=True)
+    x = torch.randn(2, 7, 12)
+    cache = module.KeyValues()
+    parts = [layer(part, cache=cache) for part in x.split([3, 1, 2, 1], dim=1)]
+    assert len(cache) == 7
+    torch.testing.assert_close(torch.cat(parts, dim=1), layer(x), atol=1e-6, rtol=1e-5)
+
+
+def test_rows_of_a_cache_can_be_chosen():
+    cache = module.KeyValues()
+    assert len(cache) == 0
+    keys = torch.randn(3, 2, 4, 5)
+    cache.extended(keys, -keys)
+    cache.select(torch.tensor([2, 0, 2, 1]))
+    assert torch.equal(cache.keys, keys[[2, 0, 2, 1]])
+    assert torch.equal(cache.values, -keys[[2, 0, 2, 1]])
+
+
+def test_a_causal_layer_looks_back_only():
+    layer = module.Attention(12, 3, causal=True)
+    probabilities = layer.probabilities(torch.randn(1, 6, 12))
+    assert (probabilities.triu(1) == 0).all()
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(1, 3, 6))

@@ -202,6 +202,31 @@ def test_the_weights_with_the_best_score_are_kept(tmp_path: Path) -> None:
     assert learner.training
 
 
+def test_where_less_is_better_the_least_is_kept(tmp_path: Path) -> None:
+    kept: list[int] = []
+    learner = Linear()
+    state = run(
+        tmp_path, learner, replace(SIMPLE, steps=12, steps_per_epoch=2, patience=2), lower_is_better=True,
+        scores=scripted([0.9, 0.3, 0.3, 0.5, 0.4, 0.1]), keep=lambda: kept.append(1),
+    )  # fmt: skip
+    assert len(kept) == 3
+    assert (state.best, state.best_step, state.finished, state.step) == (-0.3, 6, True, 8)  # the last before patience
+
+
+@pytest.mark.parametrize(("every", "steps"), [(0, [5, 10, 12]), (4, [4, 8, 12]), (7, [7, 12])])
+def test_validations_come_when_they_are_planned(tmp_path: Path, every: int, steps: list[int]) -> None:
+    run(tmp_path, Linear(), replace(SIMPLE, steps=12, steps_per_epoch=5, validate_every=every))
+    records = [record for record in read_log(tmp_path / "metrics.jsonl") if record["kind"] == "validation"]
+    assert [record["step"] for record in records] == steps
+    assert [record["epoch"] for record in records] == [math.ceil(step / 5) for step in steps]
+
+
+def test_after_each_step_the_learner_is_told_how_much_is_done(tmp_path: Path) -> None:
+    told: list[float] = []
+    run(tmp_path, Linear(), replace(SIMPLE, steps=4, steps_per_epoch=4), after_step=told.append)
+    assert told == [0.25, 0.5, 0.75, 1.0]
+
+
 def test_with_a_moving_average_it_is_the_average_that_is_measured_and_kept(tmp_path: Path) -> None:
     learner, kept = Linear(), []
     plan = replace(SIMPLE, steps=4, steps_per_epoch=4, ema=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,11 +96,13 @@ def read_rows(file: Path) -> Iterator[Mapping[str, str]]:
             if row:
                 yield row
         return
-    reader = csv.DictReader(text.splitlines(), delimiter="\t" if file.suffix.lower() == ".tsv" else ",", strict=True)
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter="\t" if file.suffix.lower() == ".tsv" else ",", strict=True
+    )
     try:
         yield from ({key: value or "" for key, value in row.items() if key is not None} for row in reader)
     except csv.Error as error:
-        raise DataError(f"{file}, line {reader.line_num} cannot be read as a table: {error}.") from error
+        raise DataError(f"{file}, line {reader.reader.line_num} cannot be read as a table: {error}.") from error
 
 
 def column_named(file: Path, row: Mapping[str, str], wanted: str | None, usual: Sequence[str], flag: str) -> str:
