@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vitrail.models import create
     from vitrail.recipes.evaluate import Evaluate, evaluate
     from vitrail.recipes.predict import Predict, predict
+    from vitrail.recipes.pretrain import Pretrain, pretrain
     from vitrail.recipes.train import Train, train
     from vitrail.weights.load import load
 
@@ -21,12 +22,14 @@ __version__ = "0.1.0"
 _HOME = {
     "Evaluate": "vitrail.recipes.evaluate",
     "Predict": "vitrail.recipes.predict",
+    "Pretrain": "vitrail.recipes.pretrain",
     "Train": "vitrail.recipes.train",
     "create": "vitrail.models",
     "evaluate": "vitrail.recipes.evaluate",
     "load": "vitrail.weights.load",
     "open_dataset": "vitrail.data.dataset",
     "predict": "vitrail.recipes.predict",
+    "pretrain": "vitrail.recipes.pretrain",
     "train": "vitrail.recipes.train",
 }
 
@@ -35,7 +38,19 @@ _HOME = {
 importlib.import_module("vitrail.train")
 del globals()["train"]
 
-__all__ = ["Evaluate", "Predict", "Train", "create", "evaluate", "load", "open_dataset", "predict", "train"]
+__all__ = [
+    "Evaluate",
+    "Predict",
+    "Pretrain",
+    "Train",
+    "create",
+    "evaluate",
+    "load",
+    "open_dataset",
+    "predict",
+    "pretrain",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
