@@ -35,7 +35,7 @@ def train_and_compare(proof: Proof, find: Callable[[], Path], settings: Train) -
     return replace(proof, measured=figures["top1"], baseline=baseline, seconds=figures["seconds"])
 
 
-def from_scratch(out: Path, model: str, config: tuple[str, ...], image_size: int, epochs: int) -> Train:
+def from_scratch(out: Path, model: str, config: tuple[str, ...], image_size: int, epochs: int, seed: int) -> Train:
     """How the small networks of the proofs are trained on photographs of 32 pixels, all in the same way."""
     return Train(
         out=out,
@@ -48,7 +48,7 @@ def from_scratch(out: Path, model: str, config: tuple[str, ...], image_size: int
         batch_size=64,
         learning_rate=1e-3,
         augment="light",
-        seed=0,
+        seed=seed,
     )
 
 

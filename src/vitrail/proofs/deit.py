@@ -16,7 +16,7 @@ from vitrail.recipes.train import Train, train
 SHAPE = ("width=128", "depth=6", "heads=4", "mlp=256", "patch_size=4")
 
 
-def prove(data: Path | None, out: Path) -> Proof:
+def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
     """Test accuracy of a student with a teacher, and (the baseline) of the same student without one.
 
     The teacher is a ResNet-20 trained on the same images (Touvron et al. 2021, section 4: a convolutional network is a
@@ -28,8 +28,8 @@ def prove(data: Path | None, out: Path) -> Proof:
     except SettingError as error:
         return replace(proof, reason=str(error))
     began = time.perf_counter()
-    teacher = from_scratch(out / "teacher", "resnet-20", (), image_size=32, epochs=15)
-    student = from_scratch(out / "alone", "deit-ti16-distilled", SHAPE, image_size=32, epochs=15)
+    teacher = from_scratch(out / "teacher", "resnet-20", (), image_size=32, epochs=15, seed=seed)
+    student = from_scratch(out / "alone", "deit-ti16-distilled", SHAPE, image_size=32, epochs=15, seed=seed)
     accuracy = {
         "teacher": top1(teacher, folder),
         "alone": top1(student, folder),

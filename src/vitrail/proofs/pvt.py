@@ -9,7 +9,7 @@ from vitrail.proofs.data import cifar10
 from vitrail.proofs.proof import Proof
 
 
-def prove(data: Path | None, out: Path) -> Proof:
+def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
     """Accuracy on CIFAR-10's test images at twice their size; three stages of 16x16, 8x8 and 4x4 places."""
     return train_and_compare(
         Proof("pvt", "accuracy on CIFAR-10's test images", measured=None, baseline=None, bar=0.60),
@@ -26,5 +26,6 @@ def prove(data: Path | None, out: Path) -> Proof:
             ),
             image_size=64,
             epochs=12,
+            seed=seed,
         ),
     )

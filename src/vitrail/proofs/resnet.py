@@ -18,7 +18,7 @@ EPOCHS = 4
 NARROW = ("width=8", "depths=9,9,9")  # 56 layers, with half the channels of the paper's, which cost four times as much
 
 
-def prove(data: Path | None, out: Path) -> Proof:
+def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
     """Training loss in the last of a few epochs on CIFAR-10, of 56 layers with shortcuts and (the baseline) without.
 
     As in figure 6 of the paper: the plain network is not overfitted, it is harder to train.
@@ -29,14 +29,14 @@ def prove(data: Path | None, out: Path) -> Proof:
     except SettingError as error:
         return replace(proof, reason=str(error))
     began = time.perf_counter()
-    losses = {shortcut: training_loss(folder, out / shortcut, shortcut) for shortcut in ("pad", "absent")}
+    losses = {shortcut: training_loss(folder, out / shortcut, shortcut, seed) for shortcut in ("pad", "absent")}
     say(f"resnet: training loss {losses['pad']:.3f} with shortcuts, {losses['absent']:.3f} without")
     return replace(
         proof, measured=losses["pad"], baseline=losses["absent"], seconds=round(time.perf_counter() - began, 1)
     )
 
 
-def training_loss(data: str, out: Path, shortcut: str) -> float:
+def training_loss(data: str, out: Path, shortcut: str, seed: int) -> float:
     """The mean training loss of the last epoch, of a network that is like the others but for its shortcuts."""
     train(
         Train(
@@ -53,7 +53,7 @@ def training_loss(data: str, out: Path, shortcut: str) -> float:
             weight_decay=1e-4,
             label_smoothing=0.0,
             augment="light",
-            seed=0,
+            seed=seed,
         )
     )
     records = [record for record in read_log(out / "metrics.jsonl") if record["kind"] == "train"]

@@ -42,7 +42,7 @@ class Moment(NamedTuple):
     saving: bool = False
 
 
-def prove(data: Path | None, out: Path) -> Proof:
+def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
     """The share of trials that end like the run that nobody killed; the baseline has the weights, without the state."""
     proof = Proof("resume", "runs killed and resumed that end bit-equal", measured=None, baseline=None, bar=1.0)
     try:
@@ -57,7 +57,7 @@ def prove(data: Path | None, out: Path) -> Proof:
 
     def ends_equal(number: int) -> bool:
         folder = out / f"trial-{number}"
-        interrupt(folder, random_moments(random.Random(number), seconds))
+        interrupt(folder, random_moments(random.Random(TRIALS * seed + number), seconds))
         finish(folder)
         different = differences(out / "reference", folder)
         say(f"resume: trial {number}: {'different: ' + ', '.join(different) if different else 'equal'}")

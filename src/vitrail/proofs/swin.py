@@ -9,7 +9,7 @@ from vitrail.proofs.data import cifar10
 from vitrail.proofs.proof import Proof
 
 
-def prove(data: Path | None, out: Path) -> Proof:
+def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
     """Accuracy on CIFAR-10's test images; three stages of 16x16, 8x8 and 4x4 places, windows of 4x4."""
     return train_and_compare(
         Proof("swin", "accuracy on CIFAR-10's test images", measured=None, baseline=None, bar=0.50),
@@ -20,5 +20,6 @@ def prove(data: Path | None, out: Path) -> Proof:
             config=("width=48", "depths=2,2,2", "heads=2,4,8", "window=4", "patch_size=2"),
             image_size=32,
             epochs=25,
+            seed=seed,
         ),
     )
