@@ -13,6 +13,7 @@ from vitrail.nn.rope import (
     mixed_angles,
     patch_centres,
     patch_numbers,
+    rotary_1d,
     rotary_2d,
     rotate,
     rotation,
@@ -202,3 +203,50 @@ def test_angles_are_never_of_half_precision():
 def test_head_widths_that_do_not_fit(width):
     with pytest.raises(SettingError, match=f"a head width that is a multiple of 4, not {width}"):
         rotary_2d(GRID, width)
+
+
+# -------------------------------------------------------------------------------------------------- one axis, for text
+
+
+@pytest.mark.parametrize("pairs", ["halves", "neighbours"])
+@pytest.mark.parametrize("base", [10_000.0, 500_000.0])
+def test_the_exponent_of_a_pair_counted_from_one(pairs, base):
+    """Theta of pair i = 1 ... d/2 is base^(-2 (i - 1) / d): the first pair turns by 1 radian a token."""
+    d, length = 16, 9
+    expected = torch.empty(length, d // 2, dtype=torch.complex128)
+    for m in range(length):
+        for i in range(1, d // 2 + 1):
+            theta = base ** (-2 * (i - 1) / d)
+            expected[m, i - 1] = complex(math.cos(m * theta), math.sin(m * theta))
+    turned = as_complex(rotate(torch.ones(1, 1, length, d), rotary_1d(length, d, base, pairs)), pairs)[0, 0]
+    torch.testing.assert_close(turned, expected * complex(1, 1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pairs", ["halves", "neighbours"])
+@given(start=st.integers(0, 3000), shift=st.integers(0, 3000), seed=st.integers(0, 100))
+@settings(deadline=None, max_examples=40)
+def test_a_text_that_begins_later_has_the_same_products(pairs, start, shift, seed):
+    q, k = queries(12, torch.float64, seed), queries(12, torch.float64, seed + 1)
+    products = []
+    for first in (start, start + shift):
+        turns = rotary_1d(12, WIDTH, pairs=pairs, start=first)
+        exact = Rotation(turns.cos.double(), turns.sin.double(), pairs)
+        products.append(rotate(q, exact) @ rotate(k, exact).mT)
+    torch.testing.assert_close(*products, atol=5e-3, rtol=1e-3)  # the angles themselves are of single precision
+
+
+def test_tokens_that_go_on_are_turned_as_in_the_whole_text():
+    whole, rest = rotary_1d(20, WIDTH), rotary_1d(7, WIDTH, start=13)
+    torch.testing.assert_close(rest.cos, whole.cos[13:], atol=0, rtol=0)
+    torch.testing.assert_close(rest.sin, whole.sin[13:], atol=0, rtol=0)
+
+
+def test_the_first_token_is_not_turned():
+    x = queries(1)
+    assert torch.equal(rotate(x, rotary_1d(1, WIDTH)), x)
+
+
+@pytest.mark.parametrize("width", [1, 7])
+def test_pairs_need_an_even_head(width):
+    with pytest.raises(SettingError, match=f"the head width must be even, not {width}"):
+        rotary_1d(4, width)

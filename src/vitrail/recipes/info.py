@@ -17,10 +17,14 @@ from tyro.conf import Positional
 from vitrail import models
 from vitrail.data.dataset import open_dataset, summary
 from vitrail.errors import CheckpointError, UnknownName
+from vitrail.nn.backbone import Network
+from vitrail.nn.features import Features
+from vitrail.objectives import LEARNED_BY
 from vitrail.recipes import run
 from vitrail.recipes.config import config_changes
 from vitrail.recipes.opened import as_stated
 from vitrail.recipes.settings import Changes, LeftOpen, Stated
+from vitrail.weights import tensorflow, text
 from vitrail.weights.describe import class_names, preprocess
 from vitrail.weights.describe import describe as describe_weights
 from vitrail.weights.files import SUFFIXES, USUAL_NAMES, Files, find, hub_reference
@@ -37,6 +41,7 @@ class Info:
 
     Examples:
       vitrail info vit-s16
+      vitrail info gpt2
       vitrail info runs/clothing
       vitrail info hf:google/vit-base-patch16-224
       vitrail info checkpoint.pth --layout torchvision --model vit-b16
@@ -66,6 +71,8 @@ def info(settings: Info) -> dict[str, Any]:
     path = Path(settings.subject)
     if settings.subject in models.names():
         answer = about_model(settings.subject, settings.config)
+    elif settings.subject in models.text_names():
+        answer = about_text_model(settings.subject, settings.config)
     elif (path / run.RECORD).is_file() or (path / "model.json").is_file():
         answer = about_run(path)
     elif is_checkpoint(settings.subject):
@@ -73,7 +80,8 @@ def info(settings: Info) -> dict[str, Any]:
     elif path.exists() or settings.subject.partition(":")[0] in run.WORDS:
         answer = about_data(settings)
     else:
-        raise UnknownName("model, run, weights or data", settings.subject, models.names())
+        known = models.names() + models.text_names()
+        raise UnknownName("model, run, weights or data", settings.subject, known)
     if not settings.json:
         show(answer)
     return answer
@@ -84,12 +92,25 @@ def about_model(name: str, config: tuple[str, ...]) -> dict[str, Any]:
     with torch.device("meta"):
         model = models.create(name, **config_changes(name, config))
         features = model.eval()(torch.empty(1, model.config.channels, *model.config.image_size))
+    return as_built(name, model, features)
+
+
+def about_text_model(name: str, config: tuple[str, ...]) -> dict[str, Any]:
+    """The same of a model of text, for as many tokens as it sees at once."""
+    with torch.device("meta"):
+        model = models.create_text(name, **config_changes(name, config))
+        features = model.eval()(torch.zeros(1, model.config.context, dtype=torch.int64))
+    return as_built(name, model, features)
+
+
+def as_built(name: str, model: Network, features: Features) -> dict[str, Any]:
+    """A model's config and layers, and the shapes of the features that it gave for one input."""
     return {
         "kind": "model",
         "name": name,
         "config": {key: getattr(model.config, key) for key in model.config.__dataclass_fields__},
         "parameters": count(model),
-        "layers": [{"name": name, "parameters": count(part)} for name, part in layers(model)],
+        "layers": layers(model),
         "features": {
             "tokens": list(features.tokens.shape[1:]),
             "prefix": features.prefix,
@@ -101,18 +122,20 @@ def about_model(name: str, config: tuple[str, ...]) -> dict[str, Any]:
 
 
 def about_run(folder: Path) -> dict[str, Any]:
-    """What a run's folder holds: the model, its classes and preprocessing, and how it was trained."""
+    """What a run's folder holds: the model, what it was trained for and on, and how its input is prepared."""
     description = read_description(folder)
     record = run.read(folder) if (folder / run.RECORD).is_file() else {}
     return {
         "kind": "run",
         "run": str(folder),
         "model": description["model"],
-        "task": description["task"],
+        "task": description.get("task"),
+        "objective": description.get("objective"),
+        "options": description.get("options"),
         "parameters": count(describe(folder)),
-        "classes": description["classes"],
-        "temperature": description["temperature"],
-        "preprocess": description["preprocess"],
+        "classes": description.get("classes"),
+        "temperature": description.get("temperature"),
+        "preprocess": description.get("preprocess"),
         "config": description["config"],
         "data": record.get("settings", {}).get("data"),
         "images": record.get("data", {}).get("images"),
@@ -134,7 +157,8 @@ def about_checkpoint(settings: Info) -> dict[str, Any]:
     }
     stated = Stated(layout=settings.layout, model=settings.model, config=settings.config)
     try:
-        answer |= described(files, tensors, stated)
+        is_text = text.is_text(settings.subject, settings.model)
+        answer |= (described_text if is_text else described)(files, tensors, stated)
     except CheckpointError as error:
         answer |= {"model": None, "reason": str(error)}
     rows = [
@@ -157,11 +181,27 @@ def described(files: Files, tensors: dict[str, Tensor], stated: Stated) -> dict[
     }
 
 
+def described_text(files: Files, tensors: dict[str, Tensor], stated: Stated) -> dict[str, Any]:
+    """The same of a model of text, and the objective that it was trained with."""
+    name, found, layouts = text.what_it_is(files, tensors, **as_stated(stated))
+    with torch.device("meta"):
+        backbone = models.create_text(name, **found.changes)
+    wanted = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
+    text.renamed(files, tensors, wanted, layouts, backbone)
+    return {
+        "layout": ", ".join(layouts),
+        "model": name,
+        "objective": LEARNED_BY[models.family(name)].name,
+        "config": dataclasses.asdict(backbone.config),
+    }
+
+
 def is_checkpoint(subject: str) -> bool:
     """Whether something is a reference to published weights, or a file or folder of such."""
-    path = Path(subject)
+    path = tensorflow.index_of(Path(subject))
     if path.is_dir():
-        return any((path / name).is_file() for name in ("config.json", *USUAL_NAMES))
+        usual = any((path / name).is_file() for name in ("config.json", *USUAL_NAMES))
+        return usual or tensorflow.latest(path) is not None
     if path.is_file():
         return path.name in USUAL_NAMES or (path.suffix in SUFFIXES and not is_archive(path))
     return hub_reference(subject) is not None
@@ -183,15 +223,15 @@ def about_data(settings: Info) -> dict[str, Any]:
     return {"kind": "data", **summary(dataset)}
 
 
-def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The parts of a model, with lists of blocks taken apart."""
-    found: list[tuple[str, nn.Module]] = []
+def layers(model: nn.Module) -> list[dict[str, Any]]:
+    """The parts of a model with their parameters: its own first, then its modules, lists of blocks taken apart."""
+    found = [(name, parameter.numel()) for name, parameter in model.named_parameters(recurse=False)]
     for name, part in model.named_children():
         if isinstance(part, nn.ModuleList | nn.Sequential):
-            found += [(f"{name}.{inner}", each) for inner, each in part.named_children()]
+            found += [(f"{name}.{inner}", count(each)) for inner, each in part.named_children()]
         else:
-            found.append((name, part))
-    return [(name, part) for name, part in found if count(part)]
+            found.append((name, count(part)))
+    return [{"name": name, "parameters": parameters} for name, parameters in found if parameters]
 
 
 def count(module: nn.Module) -> int:

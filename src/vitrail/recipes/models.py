@@ -25,11 +25,12 @@ WIDE = 120  # characters of a terminal that has room for the weights' names
 
 @dataclass(frozen=True)
 class Models:
-    """List the models that can be trained: what each costs, and how good its published weights are.
+    """List the models of images and of text: what each costs, and how good its published weights are.
 
     Examples:
       vitrail models
       vitrail models 'vit-*' --json
+      vitrail models 'gpt*'
     """
 
     pattern: Positional[str] = "*"
@@ -54,18 +55,19 @@ class Cost:
 
 
 def list_models(settings: Models) -> list[dict[str, Any]]:
-    """Name, family, cost and image size of each model that fits, and the weights that ``--weights auto`` takes for it.
+    """Name, family, cost and input of each model that fits, and the weights that ``--weights auto`` takes for it.
 
-    ``accuracy`` is theirs in percent, top-1 on ImageNet-1k, as ``measured_by`` states it; ``weights`` and the other
-    facts about them are None where none are published.
+    What a model ``reads`` is images or text. ``accuracy`` is the weights' in percent, top-1 on ImageNet-1k, as
+    ``measured_by`` states it; ``weights`` and the other facts about them are None where none are published.
     """
-    names = [name for name in models.names() if fnmatch.fnmatch(name, settings.pattern)]
+    every = models.names() + models.text_names()
+    names = [name for name in every if fnmatch.fnmatch(name, settings.pattern)]
     if not names:
-        raise UnknownName("model", settings.pattern, models.names())
-    rows = [_row(name) for name in names]
+        raise UnknownName("model", settings.pattern, every)
+    of_text = set(models.text_names())
+    rows = [_text_row(name) if name in of_text else _row(name) for name in names]
     if not settings.json:
-        console = Console(width=None if sys.stdout.isatty() else 2 * WIDE)
-        console.print(_table(rows, with_weights=console.width >= WIDE))
+        _print(rows)
     return rows
 
 
@@ -73,6 +75,7 @@ def _row(name: str) -> dict[str, Any]:
     config, cost, published = models.config(name), cost_of(name), recommended(name)
     return {
         "name": name,
+        "reads": "images",
         "family": models.family(name),
         "parameters": cost.parameters,
         "gflops": round(cost.flops / 1e9, 3),
@@ -81,6 +84,23 @@ def _row(name: str) -> dict[str, Any]:
         "features": cost.features,
         "accuracy": published.accuracy if published else None,
         "measured_by": published.measured_by if published else None,
+        "weights": published.reference if published else None,
+        "licence": published.licence if published else None,
+        "paper": published.paper if published else None,
+    }
+
+
+def _text_row(name: str) -> dict[str, Any]:
+    config, published = models.config(name), recommended(name)
+    parameters, width = count_text(name)
+    return {
+        "name": name,
+        "reads": "text",
+        "family": models.family(name),
+        "parameters": parameters,
+        "context": config.context,
+        "vocabulary": config.vocabulary,
+        "features": width,
         "weights": published.reference if published else None,
         "licence": published.licence if published else None,
         "paper": published.paper if published else None,
@@ -106,6 +126,14 @@ def count(name: str) -> Cost:
     return Cost(sum(parameter.numel() for parameter in model.parameters()), forward_flops(name), model.width)
 
 
+@cache
+def count_text(name: str) -> tuple[int, int]:
+    """Learned values of a model of text, and the size of its pooled vector."""
+    with torch.device("meta"):
+        model = models.create_text(name)
+    return sum(parameter.numel() for parameter in model.parameters()), model.width
+
+
 def forward_flops(name: str, **changes: object) -> int:
     """Floating-point operations of the model on one image, its config changed as in :func:`vitrail.models.create`."""
     with torch.device("meta"):  # counted without taking memory or computing anything
@@ -115,21 +143,51 @@ def forward_flops(name: str, **changes: object) -> int:
     return counter.get_total_flops()
 
 
-def _table(rows: list[dict[str, Any]], with_weights: bool) -> Table:
-    table = Table("name", box=None, header_style="bold", pad_edge=False, caption_justify="left")
+def _print(rows: list[dict[str, Any]]) -> None:
+    """A table of the models of images and one of those of text, where there are such."""
+    console = Console(width=None if sys.stdout.isatty() else 2 * WIDE)
+    for reads, table in (("images", _table_of_images), ("text", _table_of_text)):
+        if of_kind := [row for row in rows if row["reads"] == reads]:
+            console.print(*([""] if of_kind[0] is not rows[0] else []), table(of_kind, console.width >= WIDE), sep="\n")
+
+
+def _table_of_images(rows: list[dict[str, Any]], with_weights: bool) -> Table:
+    table = _table(("parameters", "GFLOPs", "pixels", "accuracy"), with_weights)
     table.caption = (
         "GFLOPs: for one image, a multiply-add counted as two. Accuracy: of the weights that --weights auto takes, in "
         "percent on ImageNet-1k, as published."
     )
-    for column in ("parameters", "GFLOPs", "pixels", "accuracy"):
+    for row in rows:
+        height, width = row["image_size"]
+        flops = f"{row['gflops']:,.0f}" if row["gflops"] >= 100 else f"{row['gflops']:.3g}"
+        accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1f}"
+        cells = (_count(row), flops, str(height) if height == width else f"{height}x{width}", accuracy)
+        table.add_row(row["name"], *cells, *_published(row, with_weights))
+    return table
+
+
+def _table_of_text(rows: list[dict[str, Any]], with_weights: bool) -> Table:
+    table = _table(("parameters", "context", "vocabulary"), with_weights)
+    table.caption = "Models of text. Context: most tokens of one input. Vocabulary: different tokens."
+    for row in rows:
+        cells = (_count(row), f"{row['context']:,}", f"{row['vocabulary']:,}")
+        table.add_row(row["name"], *cells, *_published(row, with_weights))
+    return table
+
+
+def _table(columns: tuple[str, ...], with_weights: bool) -> Table:
+    """An empty table of names, figures, and where weights were published."""
+    table = Table("name", box=None, header_style="bold", pad_edge=False, caption_justify="left")
+    for column in columns:
         table.add_column(column, justify="right")
     for column in ("paper", "weights")[: 1 + with_weights]:
         table.add_column(column, no_wrap=True)
-    for row in rows:
-        height, width = row["image_size"]
-        count = f"{row['parameters'] / 1e6:,.2f} M" if row["parameters"] >= 1e6 else f"{row['parameters']:,}"
-        flops = f"{row['gflops']:,.0f}" if row["gflops"] >= 100 else f"{row['gflops']:.3g}"
-        accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1f}"
-        cells = (count, flops, str(height) if height == width else f"{height}x{width}", accuracy, row["paper"] or "")
-        table.add_row(row["name"], *cells, *[row["weights"] or ""] * with_weights)
     return table
+
+
+def _count(row: dict[str, Any]) -> str:
+    return f"{row['parameters'] / 1e6:,.2f} M" if row["parameters"] >= 1e6 else f"{row['parameters']:,}"
+
+
+def _published(row: dict[str, Any], with_weights: bool) -> list[str]:
+    return [row["paper"] or "", *[row["weights"] or ""] * with_weights]
