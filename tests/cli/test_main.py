@@ -68,7 +68,7 @@ def test_an_unknown_command_is_answered_with_the_nearest(capsys):
     assert leave("evalute", "run") == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "vitrail: there is no command called 'evalute'; did you mean evaluate?\n"
+    assert captured.err == "vitrail: there is no command called 'evalute'; did you mean evaluate or generate?\n"
 
 
 @pytest.mark.parametrize("word", cli.COMMANDS)

@@ -14,6 +14,10 @@ SMALL = {
     "deit": {"width": 24, "depth": 2, "heads": 3, "mlp": 48, "patch_size": 8, "image_size": (24, 16)},
     "dinov3": {"width": 24, "depth": 2, "heads": 3, "mlp": 48, "patch_size": 8, "image_size": (24, 16)},
     "googlenet": {"image_size": (96, 64)},
+    "igpt": {
+        **{"width": 24, "depth": 2, "heads": 3, "mlp": 48, "colours": 8, "image_size": (6, 4)},
+        "feature_layer": 2,  # the last, so that nothing lies behind what is read
+    },
     "lenet": {},
     "pvt": {"widths": (8, 8, 12, 16), "depths": (1, 2, 1, 2), "heads": (1, 2, 3, 4), "image_size": (96, 64)},
     "pvt-v2": {"widths": (8, 8, 12, 16), "depths": (1, 2, 1, 2), "heads": (1, 2, 3, 4), "image_size": (96, 64)},

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vitrail.data.sample import Label, Labels, Sample
 from vitrail.data.source import Dataset, Source, SplitName, Subset
-from vitrail.data.split import by_split, complete, leak_notes, leaks, number_labels, split_named, stratified
+from vitrail.data.split import by_split, complete, keep_share, leak_notes, leaks, number_labels, split_named, stratified
 from vitrail.errors import DataError, UnreadableImage
 
 
@@ -218,6 +218,39 @@ def test_with_many_labels_a_rare_label_stays_in_train() -> None:
     labels = [Labels((0, 1)), *[Labels((0,))] * 10]
     source = Memory([(str(index), label, b"") for index, label in enumerate(labels)])
     assert "0" in in_split(complete(dataset(many_labels=True, train=source), seed=0), "train")
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=1, max_size=200),
+    shares=st.lists(st.floats(0.01, 1), min_size=2, max_size=4),
+    seed=st.integers(0, 1000),
+)
+def test_shares_of_the_training_images(labels: list[int], shares: list[float], seed: int) -> None:
+    whole = dataset(train=labelled(*labels), test=labelled(0))
+    smaller: set[str] = set()
+    for share in sorted(shares):
+        some = keep_share(whole, share, seed)
+        assert some.splits["test"] is whole.splits["test"]
+        seen = Counter(in_split(some, "train"))
+        assert seen.total() == len(labels)  # an epoch stays as long
+        assert max(seen.values()) - min(seen.values()) <= 1
+        assert smaller <= seen.keys()
+        smaller = set(seen)
+        often = Counter(labels[int(name)] for name in in_split(some, "train"))
+        assert max(abs(often[k] - len(labels) * sum(labels[int(n)] == k for n in seen) / len(seen)) for k in often) < 3
+        kept = Counter(labels[int(name)] for name in seen)
+        assert kept == {label: max(1, round(share * count)) for label, count in Counter(labels).items()}
+        assert in_split(keep_share(whole, share, seed), "train") == in_split(some, "train")
+
+
+def test_a_share_says_how_many_images_there_are() -> None:
+    whole = dataset(train=labelled(*[0, 1] * 20))
+    assert keep_share(whole, 1, seed=0) is whole
+    (note,) = keep_share(whole, 0.25, seed=0).notes
+    assert note == "Of 40 training images a share of 0.25 is used, 10, each about 4 times in an epoch."
+    chosen = {tuple(sorted(set(in_split(keep_share(whole, 0.25, seed), "train")))) for seed in range(20)}
+    assert len(chosen) == 20
 
 
 def test_leaks_are_pairs_of_equal_bytes_in_two_splits() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vitrail.metrics import probe
-from vitrail.metrics.probe import STRENGTHS, knn_logits, linear_probe
+from vitrail.metrics.probe import STRENGTHS, knn_accuracy, knn_logits, linear_probe
 
 
 def clouds(count: int, seed: int, classes: int = 4, width: int = 6) -> tuple[Tensor, Tensor]:
@@ -94,3 +94,21 @@ def test_a_feature_that_never_changes_does_no_harm():
     assert torch.isfinite(weight).all()
     assert torch.isfinite(bias).all()
     assert ((features @ weight.T + bias).argmax(dim=1) == labels).float().mean() > 0.6
+
+
+def test_each_half_is_classified_by_the_other():
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(30) % 3
+    features = torch.randn(30, 4, generator=random) + 2 * torch.nn.functional.one_hot(labels, 4)
+    right = 0
+    for mine, others in ((range(0, 30, 2), range(1, 30, 2)), (range(1, 30, 2), range(0, 30, 2))):
+        for query in mine:
+            logits = knn_logits(features[list(others)], labels[list(others)], features[query : query + 1], 3)
+            right += int(logits.argmax() == labels[query])
+    assert 10 < right < 30
+    assert knn_accuracy(features, labels, 3) == right / 30
+
+
+def test_an_image_alone_has_no_neighbour():
+    assert knn_accuracy(torch.ones(1, 4), torch.zeros(1, dtype=torch.int64), 2) == 0
+    assert knn_accuracy(torch.ones(3, 4), torch.zeros(3, dtype=torch.int64), 2) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from vitrail.data.dataset import open_dataset
 from vitrail.errors import DataError
-from vitrail.proofs.data import Unavailable, cifar10, mnist, unpacked
+from vitrail.proofs.data import TEXTS, Unavailable, cifar10, mnist, text, unpacked
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +138,21 @@ def test_without_data_and_network_a_sentence_says_what_to_do(tmp_path: Path, hub
     with pytest.raises(Unavailable, match=r"cifar10_jpg is not in .*nowhere.*--data DIR"):
         cifar10(tmp_path / "nowhere")
     assert [request["repository"] for request in hub] == ["ylecun/mnist", "uoft-cs/cifar10"]
+
+
+def test_text_is_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text" / "wikitext-2").mkdir(parents=True)
+    assert text("wikitext-2", tmp_path) == tmp_path / "text" / "wikitext-2"
+    monkeypatch.setenv("VITRAIL_DATA", str(tmp_path))
+    assert text("wikitext-2", None) == tmp_path / "text" / "wikitext-2"
+    with pytest.raises(Unavailable, match=r"text/tinyshakespeare is not in .*; it is at https://github.*--data DIR"):
+        text("tinyshakespeare", None)
+
+
+@pytest.mark.skipif(not REAL, reason="the real texts are looked for in $VITRAIL_DATA, which is not set")
+@pytest.mark.parametrize("name", TEXTS)
+def test_real_texts(name: str) -> None:
+    assert any(file.stat().st_size > 10_000 for file in text(name, Path(str(REAL))).iterdir())
 
 
 def test_offline_the_real_client_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path | None, Path]
     """Three proofs instead of the real ones; the list says with what each was called."""
     calls = []
 
-    def fake(proof: Proof) -> Callable[[Path | None, Path], Proof]:
-        def prove_it(data: Path | None, out: Path) -> Proof:
+    def fake(proof: Proof) -> Callable[[Path | None, Path, int], Proof]:
+        def prove_it(data: Path | None, out: Path, seed: int) -> Proof:
             calls.append((proof.name, data, out))
             return proof
 
@@ -49,6 +49,16 @@ def test_all_proofs_in_their_order(calls: list) -> None:
 def test_named_proofs_with_their_folders(calls: list, tmp_path: Path) -> None:
     prove(Prove(names=("bad", "good"), data=tmp_path / "data", out=tmp_path / "out", json=True))
     assert calls == [(name, tmp_path / "data", tmp_path / "out" / name) for name in ("bad", "good")]
+
+
+def test_each_seed_has_its_folder_and_its_answer(calls: list, tmp_path: Path) -> None:
+    answers = prove(Prove(names=("bad", "good"), out=tmp_path, seeds=(0, 3), json=True))
+    assert [(answer["name"], answer["seed"]) for answer in answers] == [
+        ("bad", 0), ("bad", 3), ("good", 0), ("good", 3)
+    ]  # fmt: skip
+    assert [out for _, _, out in calls] == [
+        tmp_path / f"seed-{seed}" / name for name in ("bad", "good") for seed in (0, 3)
+    ]
 
 
 def test_runs_are_thrown_away_without_out(calls: list) -> None:

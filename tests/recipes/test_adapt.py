@@ -24,6 +24,7 @@ PYRAMID = {"widths": (8, 8, 12, 16), "depths": (1, 2, 1, 2), "heads": (1, 2, 3, 
 WITH_ATTENTION = {
     "deit-ti16-distilled": TRANSFORMER,
     "dinov3-s16": TRANSFORMER,
+    "igpt-nano": {"width": 24, "depth": 2, "heads": 3, "mlp": 48, "image_size": (6, 4), "feature_layer": 2},
     "pvt-tiny": PYRAMID,
     "pvt-v2-b0": PYRAMID,
     "rope-vit-s16": TRANSFORMER,

@@ -7,12 +7,15 @@ import tarfile
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
 
 from vitrail import models
+from vitrail.data.text.characters import learn
 from vitrail.errors import CheckpointError, DataError, RunError, SettingError, UnknownName
+from vitrail.objectives.next_token import NextToken
 from vitrail.recipes.info import Info, info
 from vitrail.weights.load import load
+from vitrail.weights.save import save_description
 
 
 def test_a_model_is_told_layer_by_layer():
@@ -22,6 +25,20 @@ def test_a_model_is_told_layer_by_layer():
     assert sum(counts.values()) == answer["parameters"]
     assert 1516 in counts.values()  # C3 of LeCun et al. 1998
     assert answer["features"]["pooled"] == 84
+
+
+def test_a_model_of_text_is_told_layer_by_layer():
+    answer = info(Info("gpt2", config=("depth=2", "context=32"), json=True))
+    counts = {layer["name"]: layer["parameters"] for layer in answer["layers"]}
+    assert counts == {
+        "token_embedding": 50_257 * 768,
+        "positions": 32 * 768,
+        "blocks.0": 12 * 768**2 + 13 * 768,
+        "blocks.1": 12 * 768**2 + 13 * 768,
+        "norm": 2 * 768,
+    }
+    assert sum(counts.values()) == answer["parameters"]
+    assert (answer["features"]["tokens"], answer["features"]["grid"]) == ([32, 768], [32])
 
 
 def test_changes_to_a_model_are_counted_in():
@@ -50,6 +67,15 @@ def test_a_run_is_told_with_its_classes_and_how_it_came_about(colours):
     assert answer["images"] == {"train": 84, "validation": 12, "test": 24}
     assert answer["chosen"].startswith("84 training images of about 16 pixels")
     assert answer["parameters"] == sum(p.numel() for p in load(colours.folder).parameters())
+
+
+def test_a_run_without_labels_is_told_with_its_objective(tmp_path):
+    tokenizer = learn(["abc"], 100, NextToken.special)
+    model = models.create_text("gpt-nano", vocabulary=len(tokenizer), context=9)
+    save_description(NextToken("gpt-nano", model, tokenizer), tmp_path)
+    answer = info(Info(str(tmp_path), json=True))
+    assert (answer["objective"], answer["options"], answer["task"]) == ("next-token", {"tied": True}, None)
+    assert (answer["model"], answer["config"]["context"], answer["classes"]) == ("gpt-nano", 9, None)
 
 
 def test_a_model_without_its_record_is_told_as_far_as_it_goes(colours, tmp_path):
@@ -166,6 +192,19 @@ def test_a_file_that_is_explained(tmp_path):
     answer = info(Info(str(tmp_path / "weights.pth"), **told))
     assert answer["model"] is None
     assert "does not fit the model vit-ti16: " in answer["reason"]
+
+
+def test_weights_of_a_model_of_text(tmp_path):
+    GPT2LMHeadModel(GPT2Config(n_embd=24, n_layer=2, n_head=3, vocab_size=40, n_positions=8)).save_pretrained(tmp_path)
+    answer = info(Info(str(tmp_path), json=True))
+    assert (answer["kind"], answer["model"], answer["layout"]) == ("weights", "gpt", "transformers")
+    assert (answer["objective"], answer["config"]["width"], answer["config"]["context"]) == ("next-token", 24, 8)
+    (tmp_path / "config.json").unlink()
+    assert info(Info(str(tmp_path), json=True))["model"] is None
+    shape = ("width=24", "depth=2", "heads=3", "mlp=96", "vocabulary=40", "context=8")
+    told = Info(str(tmp_path), layout="transformers", model="gpt2", config=shape, json=True)
+    assert (info(told)["model"], info(told)["config"]) == ("gpt2", answer["config"])
+    assert "does not fit the model" in info(Info(str(tmp_path), layout="transformers", model="gpt2"))["reason"]
 
 
 def test_weights_in_parts(tmp_path):

@@ -13,7 +13,8 @@ from vitrail.weights.published import recommended
 
 def test_every_model_is_listed_once():
     rows = list_models(Models(json=True))
-    assert [row["name"] for row in rows] == models.names()
+    assert [row["name"] for row in rows] == models.names() + models.text_names()
+    assert [row["reads"] for row in rows] == ["images"] * len(models.names()) + ["text"] * len(models.text_names())
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -75,7 +76,7 @@ def test_a_narrow_terminal_shows_no_weights(vitrail, monkeypatch):
     lines = re.sub("\x1b\\[[0-9;]*m", "", vitrail("models").out).splitlines()
     assert lines[0].split() == ["name", "parameters", "GFLOPs", "pixels", "accuracy", "paper"]
     assert max(map(len, lines)) <= 80
-    assert len(lines) < len(models.names()) + 6  # no row is broken
+    assert len(lines) < len(models.names()) + len(models.text_names()) + 12  # no row is broken
 
 
 def test_published_weights_are_named_where_there_are_any():
@@ -84,6 +85,25 @@ def test_published_weights_are_named_where_there_are_any():
     for name, row in rows.items():
         assert row["weights"] == (recommended(name).reference if recommended(name) else None)
     assert rows["swin-t"]["accuracy"] == pytest.approx(81.39, abs=0.05)  # timm's measurement
+
+
+def test_a_model_of_text_is_told_with_what_it_reads():
+    (row,) = list_models(Models("gpt2", json=True))
+    assert (row["parameters"], row["context"], row["vocabulary"], row["features"]) == (124_439_808, 1024, 50_257, 768)
+    assert (row["reads"], row["family"], row["weights"]) == ("text", "gpt", "hf:openai-community/gpt2")
+
+
+def test_models_of_text_are_a_table_of_their_own(vitrail):
+    lines = [line.split() for line in vitrail("models", "*-nano").out.splitlines()]
+    heads = [number for number, line in enumerate(lines) if line[:1] == ["name"]]
+    assert [lines[number][1:4] for number in heads] == [
+        ["parameters", "GFLOPs", "pixels"],
+        ["parameters", "context", "vocabulary"],
+    ]
+    assert lines[heads[1] - 1] == []
+    assert "vit-nano" in [line[0] for line in lines[: heads[1]] if line]
+    assert ["gpt-nano", "834,304", "64", "256"] in lines[heads[1] :]
+    assert vitrail("models", "gpt*").out.splitlines()[0].split()[:3] == ["name", "parameters", "context"]
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 
 from vitrail import models
 from vitrail.errors import SettingError
+from vitrail.explain.draw_neighbours import draw_neighbours
 from vitrail.models.vit.keys import LAYOUTS
+from vitrail.recipes import probe
 from vitrail.recipes.config import config_changes
 from vitrail.recipes.evaluate import Evaluate, evaluate
 from vitrail.recipes.settings import Stated
@@ -99,6 +101,25 @@ def test_json_is_one_document_and_out_keeps_it(colours, parted, vitrail, tmp_pat
     figures = json.loads(said.out)
     assert figures == json.loads((tmp_path / "out" / "probe.json").read_text())
     assert (copy / "evaluation.json").read_bytes() == before
+
+
+def test_the_nearest_images_are_drawn(colours, parted, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(probe, "draw_neighbours", lambda rows: drawn.extend(rows) or draw_neighbours(rows))
+    evaluate(Evaluate(str(colours.folder), str(parted), probe="knn", out=tmp_path, **FIXED))
+    with Image.open(tmp_path / "plots" / "neighbours.png") as picture:
+        assert min(picture.size) > 300
+    task = load(colours.folder)
+    train, classes = by_hand(task, parted / "train")
+    queries, _ = by_hand(task, parted / "test")
+    files = sorted((parted / "train").glob("*/*.png"))
+    assert len(drawn) == 8
+    unit = train / np.linalg.norm(train, axis=1, keepdims=True)
+    similarity = unit @ queries[0] / np.linalg.norm(queries[0])
+    for near, number in zip(drawn[0][2], np.argsort(-similarity)[:6], strict=True):
+        np.testing.assert_array_equal(near.image, np.asarray(Image.open(files[number])))
+        assert near.label == classes[number]
+        assert near.similarity == pytest.approx(similarity[number], abs=1e-5)
 
 
 def test_in_words_it_is_one_line(colours, parted, vitrail):

@@ -9,12 +9,13 @@ import pytest
 from vitrail.errors import SettingError
 from vitrail.recipes.demo import Demo
 from vitrail.recipes.evaluate import Evaluate
+from vitrail.recipes.generate import Generate
 from vitrail.recipes.predict import Predict
 from vitrail.recipes.pretrain import Pretrain
 from vitrail.recipes.settings import NUMBERS, check_numbers
 from vitrail.recipes.train import Train
 
-RECIPES = (Train(), Pretrain(), Evaluate(run="run"), Predict(run="run", images=()), Demo())
+RECIPES = (Train(), Pretrain(), Evaluate(run="run"), Predict(run="run", images=()), Generate(run="run"), Demo())
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: type(recipe).__name__)
@@ -25,10 +26,10 @@ def test_every_number_has_its_range_and_the_defaults_are_within(recipe):
     check_numbers(recipe)
 
 
-@pytest.mark.parametrize("name", sorted(NUMBERS.keys() - {"top"}))
+@pytest.mark.parametrize("name", sorted(NUMBERS))
 @pytest.mark.parametrize("value", [-1, math.nan])
 def test_no_number_may_be_negative_or_none_at_all(name, value):
-    recipe = Train() if hasattr(Train(), name) else Pretrain()
+    recipe = next(each for each in RECIPES if hasattr(each, name))
     with pytest.raises(SettingError, match=rf"^--{name.replace('_', '-')} must be .*, not (-1|nan)\.$"):
         check_numbers(replace(recipe, **{name: value}))
 

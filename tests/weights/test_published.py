@@ -35,6 +35,19 @@ def test_each_row(family: str, weights: Published) -> None:
     assert not weights.sha256 or re.fullmatch(r"[0-9a-f]{64}", weights.sha256)
 
 
+OF_TEXT = [(family, weights) for family in models.TEXT_FAMILIES for weights in of_family(family)]
+
+
+@pytest.mark.parametrize(("family", "weights"), OF_TEXT, ids=[weights.reference for _, weights in OF_TEXT])
+def test_each_row_of_a_model_of_text(family: str, weights: Published) -> None:
+    assert weights.model in models.TEXT_FAMILIES[family].sizes
+    assert hub_reference(weights.reference) is not None
+    assert weights.licence == weights.licence.lower() != ""
+    assert weights.data
+    assert (weights.accuracy, weights.mean, weights.std) == (None, (), ())
+    assert re.fullmatch(r"(arXiv:\d{4}\.\d{4,5}(, )?|[A-Z][^:]+ \d{4}.*)+", weights.paper), weights.paper
+
+
 def test_no_weights_are_listed_twice() -> None:
     rows = [(weights.model, weights.reference) for _, weights in ALL]
     assert len(rows) == len(set(rows))

@@ -32,10 +32,12 @@ COMMANDS = {
     "pretrain": Command("vitrail.recipes.pretrain", "Pretrain", "pretrain", "learn from images or text without labels"),
     "evaluate": Command("vitrail.recipes.evaluate", "Evaluate", "evaluate", "accuracy, each class, calibration, plots"),
     "predict": Command("vitrail.recipes.predict", "Predict", "predict", "labels and scores for images"),
+    "generate": Command("vitrail.recipes.generate", "Generate", "generate", "texts and images that a model makes up"),
     "explain": Command("vitrail.recipes.explain", "Explain", "explain", "where the model looked, as a picture"),
     "export": Command("vitrail.recipes.export", "Export", "export", "a folder that timm or Transformers open"),
     "models": Command("vitrail.recipes.models", "Models", "list_models", "which models there are"),
     "info": Command("vitrail.recipes.info", "Info", "info", "what a model, a run or a data set is"),
+    "study": Command("vitrail.recipes.study", "Study", "study", "how data, or masking, matter to a model: many runs"),
     "prove": Command("vitrail.proofs.prove", "Prove", "prove", "show that a system works, against a strong baseline"),
 }
 

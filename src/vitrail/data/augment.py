@@ -5,7 +5,8 @@ points move along.
 
 Two rules keep tiny images (shorter side under ``TINY`` pixels, such as digits) what they are. A crop or a wide shift
 would cut off what there is to see, so they are shifted by up to an eighth instead, as He et al. (2016, section 4.2) do
-with CIFAR's 32 pixels. And tiny grey ones, mostly characters, are never mirrored.
+with CIFAR's 32 pixels; ``crop_tiny`` crops them like all others. And tiny grey ones, mostly characters, are never
+mirrored.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import PIL.Image
 from PIL import ImageEnhance, ImageOps
 
+from vitrail.data.colour import Colour, recolour
 from vitrail.data.geometry import Geometry, Interpolation, Size, from_pillow, move, to_pillow, warp
 from vitrail.data.preprocess import Preprocess, with_channels
 from vitrail.data.sample import Image, Sample
@@ -34,8 +36,10 @@ class Augment:
     Attributes:
         crop_scale: smallest and largest share of the image's area that a crop keeps; None for the plain preprocessing.
         crop_ratio: smallest and largest width over height of a crop, relative to that of the result.
+        crop_tiny: whether tiny images are cropped, too, and not shifted instead.
         flip: probability of mirroring left and right.
         jitter: brightness, contrast and saturation are each multiplied by a factor in 1 - jitter ... 1 + jitter.
+        colour: changes of the colours besides, each with its probability; None for none.
         randaugment: how many operations of RandAugment (Cubuk et al. 2020) are drawn; 0 for none.
         magnitude, magnitude_std: mean and deviation of their strength, of 10.
         erase: probability that a rectangle becomes noise (Zhong et al. 2020).
@@ -45,8 +49,10 @@ class Augment:
 
     crop_scale: tuple[float, float] | None = None
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_tiny: bool = False
     flip: float = 0.0
     jitter: float = 0.0
+    colour: Colour | None = None
     randaugment: int = 0
     magnitude: float = 9.0
     magnitude_std: float = 0.5
@@ -110,6 +116,8 @@ def augment(sample: Sample, settings: Augment, preprocess: Preprocess, rng: np.r
     tiny = min(sample.image.shape[:2]) < TINY
     sample = _crop_and_flip(sample, tiny, settings, preprocess, rng)
     sample = replace(sample, image=_jitter(sample.image, settings.jitter, rng))
+    if settings.colour is not None:
+        sample = replace(sample, image=recolour(sample.image, settings.colour, rng))
     for operation, magnitude in _draw_operations(TINY_OPERATIONS if tiny else OPERATIONS, settings, rng):
         if operation in COLOUR:
             sample = replace(sample, image=from_pillow(COLOUR[operation](to_pillow(sample.image), magnitude)))
@@ -124,14 +132,15 @@ def _crop_and_flip(
     sample: Sample, tiny: bool, settings: Augment, preprocess: Preprocess, rng: np.random.Generator
 ) -> Sample:
     height, width, channels = sample.image.shape
-    if settings.crop_scale is None or tiny:
+    scale = None if tiny and not settings.crop_tiny else settings.crop_scale
+    if scale is None:
         sample, _ = preprocess.apply(sample)
     else:
-        box = _draw_crop((height, width), preprocess.size, settings.crop_scale, settings.crop_ratio, rng)
+        box = _draw_crop((height, width), preprocess.size, scale, settings.crop_ratio, rng)
         geometry = Geometry.crop_resize((height, width), box, preprocess.size)
         image = with_channels(sample.image, preprocess.channels)
         sample = move(sample, warp(image, geometry, preprocess.interpolation, preprocess.fill), geometry)
-    if settings.crop_scale is not None and tiny:
+    if scale is None and settings.crop_scale is not None:
         sample = _warp(sample, _draw_shift(preprocess.size, rng), preprocess.interpolation)
     if rng.random() < settings.flip and not (tiny and channels == 1):
         sample = _warp(sample, Geometry.flip(preprocess.size), preprocess.interpolation)

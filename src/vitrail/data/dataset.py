@@ -14,7 +14,7 @@ import numpy as np
 from vitrail.data import folder, idx, parquet, shards, table
 from vitrail.data.sample import Image, Label, Labels
 from vitrail.data.source import Dataset, Source
-from vitrail.data.split import ORDER, complete, leak_notes
+from vitrail.data.split import ORDER, complete, keep_share, leak_notes
 from vitrail.errors import DataError, SettingError, UnknownName, UnreadableImage
 
 PROBED = 32  # images that are decoded to learn what the data are like
@@ -62,6 +62,7 @@ def open_dataset(
     image_column: str | None = None,
     label_column: str | None = None,
     as_given: bool = False,
+    share: float = 1.0,
 ) -> Dataset:
     """Open a data set with every split that it can have.
 
@@ -71,6 +72,7 @@ def open_dataset(
         seed: decides which images go into a split that is not given.
         image_column, label_column: columns of a table, where their names are unusual.
         as_given: make no splits that are not there; one class is then enough, as for measuring a trained model.
+        share: how much of the training images is used, each so much more often; see `keep_share`.
 
     Raises:
         DataError: there is nothing usable: see each format; or one class only, or a split without images.
@@ -82,7 +84,7 @@ def open_dataset(
     dataset = replace(_open(Path(data).expanduser(), format, columns), name=data)
     _check(dataset, fewest_classes=1 if as_given else 2)
     if not as_given:
-        dataset = complete(dataset, seed)
+        dataset = keep_share(complete(dataset, seed), share, seed)
     splits = {split: dataset.splits[split] for split in ORDER if split in dataset.splits}
     return replace(dataset, splits=splits, channels=channels_of(next(iter(splits.values()))))
 

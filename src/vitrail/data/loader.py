@@ -112,6 +112,19 @@ class TrainingBatches(TorchDataset[Batch]):
 
 
 @dataclass(frozen=True)
+class FirstEpoch(TorchDataset[Batch]):
+    """The batches of a source's first epoch, always the same, to measure what depends on views and their order."""
+
+    batches: TrainingBatches
+
+    def __len__(self) -> int:
+        return self.batches.steps_per_epoch
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.batches[step]
+
+
+@dataclass(frozen=True)
 class EvaluationBatches(TorchDataset[tuple[Batch, list[int]]]):
     """Every image of a source once, as the model's preprocessing shows it, in order; unreadable ones are left out.
 

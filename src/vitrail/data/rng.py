@@ -9,7 +9,20 @@ from torch import Tensor
 from vitrail.errors import SettingError
 
 # What a decision is about; the numbers keep decisions with equal coordinates apart.
-PURPOSES = {"split": 1, "order": 2, "augment": 3, "mix": 4, "dropout": 5, "scene": 6, "init": 7, "mask": 8, "window": 9}
+PURPOSES = {
+    "split": 1,
+    "order": 2,
+    "augment": 3,
+    "mix": 4,
+    "dropout": 5,
+    "scene": 6,
+    "init": 7,
+    "mask": 8,
+    "window": 9,
+    "palette": 10,
+    "pair": 11,
+    "share": 12,
+}
 
 
 def generator(seed: int, purpose: str, *coordinates: int) -> np.random.Generator:

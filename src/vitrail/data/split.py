@@ -126,16 +126,21 @@ def stratified(labels: Sequence[Hashable], shares: Sequence[float], seed: int) -
     Returns:
         for each part the numbers of its images, ascending; together every image once.
     """
-    members: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for index, label in enumerate(labels):
-        members[label].append(index)
     parts: list[list[int]] = [[] for _ in shares]
-    for number, indices in enumerate(members.values()):
+    for number, indices in enumerate(_members(labels)):
         shuffled = generator(seed, "split", number).permutation(indices)
         ends = np.cumsum(_counts(len(indices), np.asarray(shares, np.float64)))
         for part, chunk in zip(parts, np.split(shuffled, ends[:-1]), strict=True):
             part.extend(chunk.tolist())
     return [sorted(part) for part in parts]
+
+
+def _members(labels: Sequence[Hashable]) -> list[list[int]]:
+    """The numbers of the images of each class, in the order in which the classes first occur."""
+    members: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        members[label].append(index)
+    return list(members.values())
 
 
 def _counts(images: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -180,6 +185,29 @@ def complete(dataset: Dataset, seed: int) -> Dataset:
     percentages = ", ".join(f"{share:g} % {split}" for split, share in shares.items())
     note = f"The {of_what} were parted by chance, class by class (seed {seed}): {percentages}."
     return replace(dataset, splits=splits, notes=(*dataset.notes, note))
+
+
+def keep_share(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """The data set with a share of its training images, of every class the same, each so much more often.
+
+    An epoch stays as long as it was, so that training on a smaller share differs in nothing else. For one seed a
+    smaller share lies within each larger one. Every class keeps at least one image; a note says how many there are.
+    """
+    if share == 1:
+        return dataset
+    source = dataset.splits["train"]
+    kept: list[tuple[float, int]] = []
+    for number, indices in enumerate(_members(_strata(source))):
+        some = max(1, round(share * len(indices)))
+        chosen = generator(seed, "share", number).permutation(indices)[:some].tolist()
+        kept += [((place + 0.5) / some, index) for place, index in enumerate(chosen)]
+    spread = [index for _, index in sorted(kept)]  # so that those that come once more than others are of every class
+    often = Subset(source, np.resize(spread, len(source)).tolist())
+    note = (
+        f"Of {len(source):,} training images a share of {share:g} is used, {len(kept):,}, each about "
+        f"{len(source) / len(kept):.3g} times in an epoch."
+    )
+    return replace(dataset, splits={**dataset.splits, "train": often}, notes=(*dataset.notes, note))
 
 
 def _strata(source: Source) -> list[Hashable]:

@@ -116,8 +116,8 @@ def _tables(path: Path, word: str) -> dict[SplitName | None, Path]:
 def _rows(
     table: Path, word: str, part: SplitName | None, image_column: str | None, label_column: str | None
 ) -> list[Row]:
-    records = _records(table, word)
-    first = next(records, None)
+    found = records(table, word)
+    first = next(found, None)
     if first is None:
         raise DataError(f"{table} has no rows; it needs a column for the image's path and one for its label.")
     columns = first[1].keys()
@@ -125,35 +125,44 @@ def _rows(
     label = find_column(str(table), columns, LABEL_COLUMNS, "--label-column", label_column)
     rows = [
         Row(table, line, _image(table, line, record.get(image)), record.get(label), part or _split(table, line, record))
-        for line, record in itertools.chain([first], records)
+        for line, record in itertools.chain([first], found)
     ]
     _refuse_missing(table, rows)
     return rows
 
 
-def _records(table: Path, word: str) -> Iterator[tuple[int, Record]]:
-    """Each row with the number of the line where it ends."""
+def records(table: Path, word: str, *, header: bool = True) -> Iterator[tuple[int, Record]]:
+    """Each row of a table of the kind ``word`` with the number of the line where it ends.
+
+    Without a ``header`` the columns of CSV and TSV are called 1, 2, 3 … Raises :class:`DataError` for a table that
+    cannot be read, and for a damaged row, with its line.
+    """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            yield from _json_records(table, file) if word == "jsonl" else _csv_records(table, file, DELIMITERS[word])
+            if word == "jsonl":
+                yield from _json_records(table, file)
+            else:
+                yield from _csv_records(table, file, DELIMITERS[word], header)
     except UnicodeDecodeError as error:
         raise DataError(f"{table} is not UTF-8 text ({error.reason}); save it as UTF-8.") from error
     except OSError as error:
         raise DataError(f"cannot read {table}: {(error.strerror or '').lower()}.") from error
 
 
-def _csv_records(table: Path, lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, Record]]:
+def _csv_records(table: Path, lines: Iterable[str], delimiter: str, header: bool) -> Iterator[tuple[int, Record]]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header: list[str] = []
+    columns: list[str] = []
     try:
         for cells in reader:
-            if not header:
-                header = [cell.strip() for cell in cells]
-            elif len(cells) == len(header):
-                yield reader.line_num, dict(zip(header, cells, strict=True))
+            if not columns and header:
+                columns = [cell.strip() for cell in cells]
+                continue
+            columns = columns or [str(number) for number in range(1, len(cells) + 1)]
+            if len(cells) == len(columns):
+                yield reader.line_num, dict(zip(columns, cells, strict=True))
             elif cells:  # an empty line is no row
                 raise DataError(
-                    f"{table}, line {reader.line_num}: {len(cells)} cells under {len(header)} columns; mend the row."
+                    f"{table}, line {reader.line_num}: {len(cells)} cells under {len(columns)} columns; mend the row."
                 )
     except csv.Error as error:
         raise DataError(f"{table}, line {reader.line_num}: {error}; mend the row.") from error

@@ -70,20 +70,21 @@ def overlay(axes: Axes, image: Image, heat: NDArray, left: float = 0.0) -> None:
     """Draw the image ``(H, W, 1 or 3)`` uint8 in grey under the map ``(h, w)``; its left edge is at ``left``."""
     H, W = image.shape[:2]
     extent = (left, left + W, H, 0)
-    grey, smooth = image.mean(axis=2) / 255, _squares_or("auto", image)
+    grey, smooth = image.mean(axis=2) / 255, squares_or("auto", image)
     axes.imshow(grey, cmap="gray", vmin=-0.2, vmax=1.2, extent=extent, interpolation=smooth)
-    scaled, smooth = heat / heat.max(), _squares_or("bilinear", image)
+    scaled, smooth = heat / heat.max(), squares_or("bilinear", image)
     axes.imshow(scaled, cmap=HEAT, vmin=0, vmax=1, alpha=VEIL, extent=extent, interpolation=smooth)
 
 
-def _squares_or(interpolation: str, image: Image) -> str:
+def squares_or(interpolation: str, image: Image) -> str:
+    """How an image is drawn: a tiny one as squares, others as asked for."""
     return "nearest" if max(image.shape[:2]) <= TINY else interpolation
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
     H, W = panel.image.shape[:2]
     pixels = panel.image if panel.image.shape[2] == 3 else panel.image.repeat(3, axis=2)
-    axes.imshow(pixels, extent=(0, W, H, 0), interpolation=_squares_or("auto", panel.image))
+    axes.imshow(pixels, extent=(0, W, H, 0), interpolation=squares_or("auto", panel.image))
     second = (1 + GAP) * W
     overlay(axes, panel.image, panel.map, second)
     axes.set(xlim=(0, second + W), ylim=(H, 0))

@@ -7,6 +7,7 @@ behind. Matplotlib is imported only when something is drawn, since that takes a 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from vitrail import atomic
 from vitrail.metrics.calibration import Reliability, expected_calibration_error
 from vitrail.metrics.classification import most_confused
+from vitrail.metrics.power_law import PowerLaw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +33,12 @@ BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's palette
 INK, PALE, GRID = "#24292F", "#B3D4E8", "#E3E6E8"
 DASHED = (0, (4, 4))
 MOST_NUMBERS, MOST_LABELS, MOST_BARS = 20, 50, 100  # classes up to which these can still be read
-SCORES = {"top1": "top-1 accuracy", "map": "mean average precision"}
+SCORES = {
+    "top1": "top-1 accuracy",
+    "map": "mean average precision",
+    "f1": "F1",
+    "knn": "accuracy of nearest neighbours",
+}
 
 
 def curves(history: Records) -> Figure:
@@ -131,6 +138,67 @@ def per_class_bars(per_class: Records) -> Figure:
     axes.set(xlim=(0, 1.01), ylim=(len(rows) - 0.4, -0.6))
     axes.xaxis.set_major_formatter(_percent_ticks())
     figure.legend(loc="outside lower center", ncols=3, frameon=False, labelcolor=INK, fontsize=9)
+    return figure
+
+
+def scaling(
+    runs: Mapping[str, tuple[Sequence[int], Sequence[float]]], laws: Mapping[str, PowerLaw | None], score: str
+) -> Figure:
+    """A score against the number of training images, and the error beside it, where a power law is nearly straight.
+
+    Errors below a thousandth, which logarithms would not show, are drawn there.
+
+    Args:
+        runs: one to three, by name: for every run the number of images and the score, which is at most 1.
+        laws: fitted to the errors 1 - score; drawn to four times the images. None for no law.
+        score: what it is, such as "accuracy".
+    """
+    figure = _figure(9.6, 4.2)
+    left, right = figure.subplots(1, 2)
+    for (name, (images, scores)), colour in zip(runs.items(), (ORANGE, BLUE, GREEN), strict=False):
+        n, y = np.asarray(images), np.asarray(scores)
+        sizes = np.unique(n)
+        left.plot(sizes, [y[n == size].mean() for size in sizes], color=colour, label=name)
+        for axes, values in ((left, y), (right, np.maximum(1 - y, 1e-3))):
+            axes.plot(n, values, "o", color=colour, ms=4, alpha=0.6)
+        if (law := laws[name]) is not None:
+            inside, beyond = np.geomspace(n.min(), n.max()), np.geomspace(n.max(), 4 * n.max())
+            power = re.sub(r"\^(-[\d.e-]+)", r"$^{\1}$", str(law)).replace(" · ", " ")
+            right.plot(inside, np.maximum(law(inside), 1e-3), color=colour, label=f"{name}: {power}")
+            right.plot(beyond, np.maximum(law(beyond), 1e-3), color=colour, linestyle=DASHED, linewidth=1)
+    _dress(left, score, "training images", "")
+    _dress(right, "error, and the power law fitted to it", "training images", "")
+    right.set_yscale("log")
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.xaxis.minorticks_off()
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    for of_axis in (left.yaxis.set_major_formatter, right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
+        of_axis(_percent_ticks())
+    right.tick_params(which="minor", colors=INK, labelsize=8)
+    return figure
+
+
+def masking(runs: Sequence[tuple[float, float, float | None]]) -> Figure:
+    """What hiding more of an image does: the error of hidden pixels, and the accuracy of a probe where it is known.
+
+    A run is the share that is hidden, its error and its accuracy; a dot stands for it, the line for a share's mean.
+    """
+    shares, errors, scores = (np.array(values, dtype=float) for values in zip(*runs, strict=True))
+    panels = [("error of hidden pixels", errors, ORANGE), ("accuracy of a linear probe", scores, BLUE)]
+    panels = panels[: 1 if np.isnan(scores).all() else 2]
+    figure = _figure(4.8 * len(panels), 3.8)
+    for axes, (title, y, colour) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        places = np.unique(shares)
+        axes.plot(places, [y[shares == place].mean() for place in places], color=colour)
+        axes.plot(shares, y, "o", color=colour, ms=4, alpha=0.6)
+        _dress(axes, title, "share of patches that is hidden", "")
+        axes.set_xticks(places)
+        axes.xaxis.set_major_formatter(_percent_ticks())
+        if y is scores:
+            axes.yaxis.set_major_formatter(_percent_ticks())
     return figure
 
 

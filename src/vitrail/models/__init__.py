@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 from vitrail.errors import SettingError, UnknownName
 from vitrail.models import (
     alexnet,
+    bert,
     bit,
     deit,
     dinov3,
     googlenet,
     gpt,
+    igpt,
     lenet,
     pvt,
     pvt_v2,
@@ -24,6 +26,8 @@ from vitrail.models import (
     rope_vit,
     swin,
     t2t,
+    t5,
+    transformer,
     vgg,
     vit,
 )
@@ -46,6 +50,7 @@ FAMILIES = {
     "deit": Family(deit.DeiT, deit.Config, deit.SIZES, deit.LAYOUTS),
     "dinov3": Family(dinov3.DINOv3, dinov3.Config, dinov3.SIZES, dinov3.LAYOUTS),
     "googlenet": Family(googlenet.GoogLeNet, googlenet.Config, googlenet.SIZES, googlenet.LAYOUTS),
+    "igpt": Family(igpt.IGPT, igpt.Config, igpt.SIZES, igpt.LAYOUTS),
     "lenet": Family(lenet.LeNet, lenet.Config, lenet.SIZES, lenet.LAYOUTS),
     "pvt": Family(pvt.PVT, pvt.Config, pvt.SIZES, pvt.LAYOUTS),
     "pvt-v2": Family(pvt_v2.PVTv2, pvt_v2.Config, pvt_v2.SIZES, pvt_v2.LAYOUTS),
@@ -68,7 +73,10 @@ class TextFamily(NamedTuple):
 
 
 TEXT_FAMILIES = {
-    "gpt": TextFamily(gpt.GPT, gpt.Config, gpt.SIZES, {}),
+    "bert": TextFamily(bert.BERT, bert.Config, bert.SIZES, bert.LAYOUTS),
+    "gpt": TextFamily(gpt.GPT, gpt.Config, gpt.SIZES, gpt.LAYOUTS),
+    "t5": TextFamily(t5.T5, t5.Config, t5.SIZES, t5.LAYOUTS),
+    "transformer": TextFamily(transformer.Transformer, transformer.Config, transformer.SIZES, {}),
 }
 
 
@@ -100,6 +108,13 @@ def family(name: str) -> str:
     raise UnknownName("model", name, names() + text_names())
 
 
+def family_of_images(name: str) -> str:
+    """The family of a model of images. Raises `UnknownName`, and :class:`SettingError` for a model of text."""
+    if (key := family(name)) not in FAMILIES:
+        raise SettingError(f"{name} is a model of text, not of images; those are: {', '.join(FAMILIES)}.")
+    return key
+
+
 def config(name: str) -> Any:
     """The published config of a model. Raises `UnknownName`."""
     for entry in _everything().values():
@@ -120,17 +135,14 @@ def create(name: str, **changes: object) -> Backbone:
         UnknownName: no model has this name; the nearest are offered.
         SettingError: its config has no such field, or the model cannot be built with that value.
     """
-    key = family(name)
-    if key not in FAMILIES:
-        raise SettingError(f"{name} is a model of text, not of images; there are: {', '.join(FAMILIES)}.")
-    return FAMILIES[key].build(changed(name, **changes))
+    return FAMILIES[family_of_images(name)].build(changed(name, **changes))
 
 
 def create_text(name: str, **changes: object) -> TextBackbone:
     """Build a model of text; arguments and errors as of `create`, but that a context has no two sides."""
     key = family(name)
     if key not in TEXT_FAMILIES:
-        raise SettingError(f"{name} is a model of images, not of text; there are: {', '.join(TEXT_FAMILIES)}.")
+        raise SettingError(f"{name} is a model of images, not of text; those are: {', '.join(TEXT_FAMILIES)}.")
     return TEXT_FAMILIES[key].build(changed(name, **changes))
 
 

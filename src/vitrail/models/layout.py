@@ -66,6 +66,7 @@ class Layout:
         implies: changes to the config that every model has whose files are in this layout.
         preprocess: settings of `Preprocess` but size and channels, where neither the file nor its repository says.
         read: the model that a repository's ``config.json`` describes; None if it is not of this family and library.
+        refine: the same with what only the tensors tell, such as whether a part is there that some files lack.
         write: the ``config.json`` for a config; raises `SettingError` for what the library cannot express. None where
             the library reads no such file.
     """
@@ -78,6 +79,7 @@ class Layout:
     implies: Mapping[str, Any] = field(default_factory=dict)
     preprocess: Mapping[str, Any] = field(default_factory=lambda: IMAGENET_CROP)
     read: Callable[[Mapping[str, Any]], Described | None] = lambda config: None
+    refine: Callable[[Described, Mapping[str, Tensor]], Described] = lambda stated, tensors: stated
     write: Callable[[Any], dict[str, Any]] | None = None
 
 

@@ -104,6 +104,7 @@ class Attention(nn.Module):
         head_width: features of a head; None for ``width / heads``.
         proj_bias: whether the output has a bias (not in iGPT).
         causal: whether a token sees itself and those before it only (GPT).
+        scale: of the products of queries and keys, None for 1 / √d; 1 in T5.
     """
 
     def __init__(
@@ -116,11 +117,13 @@ class Attention(nn.Module):
         head_width: int | None = None,
         proj_bias: bool = True,
         causal: bool = False,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
         head_width = head_width or width // heads
         self.heads = heads
         self.causal = causal
+        self.scale = scale
         self.qkv = nn.Linear(width, 3 * heads * head_width, bias=qkv_bias)
         self.q_norm = LayerNorm(head_width, bias=False) if qk_norm else nn.Identity()
         self.k_norm = LayerNorm(head_width, bias=False) if qk_norm else nn.Identity()
@@ -138,7 +141,7 @@ class Attention(nn.Module):
         q, k, v = self.queries_keys_values(x, rotation)
         if cache is not None:
             k, v = cache.extended(k, v)
-        return self.proj(join_heads(attend(q, k, v, mask=mask, causal=self.causal)))
+        return self.proj(join_heads(attend(q, k, v, mask=mask, causal=self.causal, scale=self.scale)))
 
     def queries_keys_values(self, x: Tensor, rotation: Rotation | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values ``(B, heads, N, d)``; ``rotation`` turns the queries and keys (rotary positions)."""
@@ -151,7 +154,7 @@ class Attention(nn.Module):
     def probabilities(self, x: Tensor, rotation: Rotation | None = None, *, mask: Tensor | None = None) -> Tensor:
         """The attention that :meth:`forward` pays for the same input, ``(B, heads, N, N)``; for looking inside."""
         q, k, _ = self.queries_keys_values(x, rotation)
-        return attention_probabilities(q, k, mask=mask, causal=self.causal)
+        return attention_probabilities(q, k, mask=mask, causal=self.causal, scale=self.scale)
 
 
 def init_attention(attention: Attention) -> None:

@@ -57,6 +57,10 @@ class Network(nn.Module, ABC):
         Layer-wise learning-rate decay slows a parameter down by one factor a layer that lies between it and the head.
         """
 
+    def reads(self, parameter_name: str) -> bool:
+        """Whether `forward` depends on a parameter; what it does not is there for objectives, which read further."""
+        return True
+
 
 class Backbone(Network):
     """A network from images to `Features`, without a head and without a number of classes.
@@ -116,6 +120,13 @@ class TextBackbone(Network):
             segments: ``(B, T)`` int64, which of the input's parts a token is of; a model without segments leaves it.
             mask: ``(B, T)`` bool, False for what only fills a row up; None where every token counts.
         """
+
+    def adapted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``weights`` of the same model for longer texts: of its learned ``positions`` the first ones are taken."""
+        positions = self.state_dict().get("positions")
+        if positions is None or "positions" not in weights:
+            return weights
+        return weights | {"positions": weights["positions"][: len(positions)]}
 
 
 class PlainTransformer(Backbone):

@@ -6,25 +6,37 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-Activation = Literal["gelu", "gelu_tanh", "relu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
+
+
+class QuickGELU(nn.Module):
+    """x · σ(1.702 x), the coarser approximation of GELU (Hendrycks and Gimpel 2016) of iGPT and CLIP."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
 
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_tanh": partial(nn.GELU, approximate="tanh"),  # what JAX means by GELU
+    "quick_gelu": QuickGELU,
     "relu": nn.ReLU,
 }
 
 
 class Mlp(nn.Module):
-    """Linear, activation, dropout, linear, dropout: ``(…, width)`` to ``(…, width)``."""
+    """Linear, activation, dropout, linear, dropout: ``(…, width)`` to ``(…, width)``; without biases in iGPT."""
 
-    def __init__(self, width: int, hidden: int, *, activation: Activation = "gelu", dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int, hidden: int, *, activation: Activation = "gelu", dropout: float = 0.0, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
+        self.fc1 = nn.Linear(width, hidden, bias=bias)
         self.act = ACTIVATIONS[activation]()
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = nn.Linear(hidden, width, bias=bias)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -44,17 +44,16 @@ def resample_grid(grid: Tensor, size: tuple[int, int], resampling: Resampling) -
     return F.interpolate(grid, size, mode="bicubic", antialias=resampling == "bicubic-antialias")
 
 
-def sincos_2d(grid: tuple[int, int], width: int, temperature: float = 10_000.0) -> Tensor:
+def sincos_2d(grid: tuple[int, int], width: int, temperature: float = 10_000.0, *, endpoint: bool = True) -> Tensor:
     """Positions ``(h · w, width)`` float32: sin x, cos x, sin y, cos y, a quarter of the width each.
 
-    As in MoCo v3 (Chen et al. 2021) and big_vision (Beyer et al. 2022, Better plain ViT baselines).
-
-    The frequencies fall geometrically from 1 to 1 / ``temperature``, both included.
+    The frequencies fall geometrically from 1 to 1 / ``temperature``; that is the last one in MoCo v3 (Chen et al. 2021)
+    and big_vision (Beyer et al. 2022, Better plain ViT baselines), and would be the next (no ``endpoint``) in MAE.
     """
     if width % 4 or width < 8:
         raise SettingError(f"sine-cosine positions need a width that is a multiple of 4 and at least 8, not {width}.")
     quarter = width // 4
-    omega = temperature ** -(torch.arange(quarter, dtype=torch.float64) / (quarter - 1))
+    omega = temperature ** -(torch.arange(quarter, dtype=torch.float64) / (quarter - endpoint))
     rows, columns = grid
     y, x = torch.meshgrid(torch.arange(rows).double(), torch.arange(columns).double(), indexing="ij")
     x, y = x.reshape(-1, 1) * omega, y.reshape(-1, 1) * omega

@@ -33,6 +33,10 @@ class Rotation:
     sin: Tensor
     pairs: Pairs = "halves"
 
+    def of(self, tokens: Tensor) -> Rotation:
+        """Of angles ``(N, d)`` those of some of the tokens, for each of B inputs others: their numbers ``(B, n)``."""
+        return Rotation(self.cos[tokens].unsqueeze(1), self.sin[tokens].unsqueeze(1), self.pairs)
+
 
 def rotation(angles: Tensor, pairs: Pairs) -> Rotation:
     """The rotation by the angles ``(…, N, d / 2)`` of the pairs, in radians."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,14 +15,21 @@ from torch.utils.data import Dataset as TorchDataset
 
 from vitrail import models
 from vitrail.data.augment import Augment
+from vitrail.data.loader import EvaluationBatches, FirstEpoch, TrainingBatches
+from vitrail.data.mix import Mix
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
+from vitrail.data.source import Source
 from vitrail.data.text.batch import TextBatch
 from vitrail.data.text.tokenizer import Tokenizer
-from vitrail.data.text.windows import EvaluationWindows, TrainingWindows
+from vitrail.data.text.windows import EndlessBatches, EvaluationWindows, TrainingWindows
+from vitrail.errors import SettingError
 from vitrail.models.layout import Layout
 from vitrail.nn.backbone import Backbone, TextBackbone
+from vitrail.nn.features import Features
 from vitrail.tasks.learner import Learner
+
+COMPARED = 64  # images of a batch whose views are compared on held-out data: with more it would be another figure
 
 
 class Objective(Learner):
@@ -31,6 +39,7 @@ class Objective(Learner):
         Options: a frozen dataclass of what can be set about it, all with defaults; the flag --options.
         options: as they were set.
         beta2: the decay of AdamW's second moment that its paper trains with.
+        latest: whether the last weights are kept and not those with the lowest loss, which tells nothing.
     """
 
     score = "loss"
@@ -38,6 +47,11 @@ class Objective(Learner):
     Options: ClassVar[type]
     options: Any
     beta2: ClassVar[float] = 0.999
+    latest: ClassVar[bool] = False
+
+    def figures(self, losses: dict[str, float], batches: Any) -> dict[str, float]:
+        """What is told of the mean ``losses`` over all of the ``batches``, at the end; they themselves, if no more."""
+        return losses
 
     def after_step(self, done: float) -> None:
         """Called after each step of the optimizer with the share of all steps that is done."""
@@ -62,7 +76,7 @@ class ImageObjective(Objective):
     """
 
     backbone: Backbone
-    augment: ClassVar[Augment] = Augment(crop_scale=(0.2, 1.0), flip=0.5)
+    augment: Augment = Augment(crop_scale=(0.2, 1.0), flip=0.5)
     parts: ClassVar[bool] = True
     usual_config: ClassVar[dict[str, Any]] = {}
     families: ClassVar[tuple[str, ...]] = ("vit",)
@@ -88,6 +102,36 @@ class ImageObjective(Objective):
     @property
     def further(self) -> tuple[tuple[Augment, Preprocess], ...]:
         return ()
+
+    def training_batches(
+        self, source: Source, classes: int, batch_size: int, seed: int, rank: int = 0, world: int = 1
+    ) -> TrainingBatches:
+        """Endless batches of all views of a source's images; grey ones, which may be characters, are not mirrored."""
+        views = ((self.augment, self.preprocess), *self.further)
+        if self.preprocess.channels == 1:
+            views = tuple((replace(augment, flip=0.0), preprocess) for augment, preprocess in views)
+        (augment, preprocess), *further = views
+        return TrainingBatches(
+            source, classes, preprocess, augment, Mix(), batch_size, tuple(further), seed=seed, rank=rank, world=world
+        )
+
+    def evaluation_batches(
+        self, source: Source, classes: int, batch_size: int, rank: int = 0, world: int = 1
+    ) -> EvaluationBatches | FirstEpoch:
+        """Every image once; where views are compared, the same views each time, of `COMPARED` images at a time."""
+        if not self.further:
+            return EvaluationBatches(source, classes, self.preprocess, batch_size, rank, world)
+        even = 2 * world if world > 1 else 1
+        size = max(even, min(COMPARED, len(source)) // even * even)
+        return FirstEpoch(self.training_batches(source, classes, size, 0, rank, world))
+
+    def fitted_to(self, source: Source, seed: int) -> ImageObjective:
+        """Called on random weights: itself, or one that begins as its paper, or the images to learn from, ask for."""
+        return self
+
+    def forward(self, images: Tensor) -> Features:
+        """Images ``(B, C, H, W)``, uint8 or float and normalised, to the backbone's features."""
+        return self.backbone(self.normalized(images))
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -135,6 +179,11 @@ class TextObjective(Objective):
 
     def __init__(self, model: str, backbone: TextBackbone, tokenizer: Tokenizer, options: Any) -> None:
         super().__init__()
+        if (tokens := len(tokenizer)) > (known := backbone.config.vocabulary):
+            raise SettingError(
+                f"the tokenizer has {tokens:,} tokens and {model} a vocabulary of {known:,}; take the one that "
+                "the model was trained with."
+            )
         self.model = model
         self.backbone = backbone
         self.tokenizer = tokenizer
@@ -151,7 +200,7 @@ class TextObjective(Objective):
 
     def training_batches(
         self, documents: Sequence[NDArray], batch_size: int, seed: int, rank: int = 0, world: int = 1
-    ) -> TrainingWindows:
+    ) -> EndlessBatches:
         """Endless batches of a corpus, one array of token ids a document; the n-th is determined by (seed, n)."""
         return TrainingWindows(self.joined(documents), self.window, batch_size, seed, rank, world)
 

@@ -14,6 +14,14 @@ from vitrail.atomic import disk_errors
 from vitrail.console import say
 from vitrail.errors import DataError, SettingError
 
+# Texts, and where they were published.
+TEXTS = {
+    "tinyshakespeare": "https://github.com/karpathy/char-rnn/tree/master/data/tinyshakespeare",
+    "wikitext-2": "https://huggingface.co/datasets/Salesforce/wikitext",
+    "rt-polarity": "https://www.cs.cornell.edu/people/pabo/movie-review-data",
+    "ag_news_test": "https://huggingface.co/datasets/fancyzhx/ag_news",
+}
+
 
 class Unavailable(SettingError):
     """Data that are not on this machine and cannot be fetched; the proof has to be skipped."""
@@ -36,6 +44,20 @@ def cifar10(data: Path | None) -> Path:
     Raises :class:`Unavailable` where it does not, and the Hub cannot be reached.
     """
     return find("cifar10_jpg", data, "uoft-cs/cifar10", "plain_text")
+
+
+def text(name: str, data: Path | None) -> Path:
+    """A folder of text: one of `TEXTS`, in ``text/NAME`` of ``data`` (by default ``$VITRAIL_DATA``).
+
+    Raises :class:`Unavailable` where it is not there.
+    """
+    root = data or os.environ.get("VITRAIL_DATA")
+    if root and Path(root, "text", name).is_dir():
+        return Path(root, "text", name)
+    raise Unavailable(
+        f"text/{name} is not in {root or 'any data folder'} and cannot be fetched by itself; it is at {TEXTS[name]}: "
+        "name the folder that holds text with --data DIR."
+    )
 
 
 def find(name: str, data: Path | None, repository: str, part: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,11 +15,11 @@ from tyro.conf import Positional
 
 from vitrail.console import say
 from vitrail.errors import UnknownName
-from vitrail.proofs import bit, deit, lenet, pvt, resnet, resume, rope, swin, t2t, vit
+from vitrail.proofs import bert, bit, deit, gpt, hopfield, igpt, lenet, mae, pvt, resnet, resume, rope, swin, t2t, vit
 from vitrail.proofs.proof import Proof
 from vitrail.recipes.settings import LeftOpen, Names
 
-PROOFS: dict[str, Callable[[Path | None, Path], Proof]] = {
+PROOFS: dict[str, Callable[[Path | None, Path, int], Proof]] = {
     "lenet": lenet.prove,
     "resnet": resnet.prove,
     "bit": bit.prove,
@@ -28,6 +29,14 @@ PROOFS: dict[str, Callable[[Path | None, Path], Proof]] = {
     "pvt": pvt.prove,
     "t2t": t2t.prove,
     "rope": rope.prove,
+    "gpt": gpt.prove,
+    "bert": bert.prove,
+    "hopfield": hopfield.prove,
+    "mae": mae.prove,
+    "mae-probe": mae.prove_probe,
+    "igpt": igpt.prove,
+    "igpt-probe": igpt.prove_probe,
+    "igpt-completion": igpt.prove_completion,
     "resume": resume.prove,
 }
 
@@ -39,6 +48,7 @@ class Prove:
     Examples:
       vitrail prove
       vitrail prove lenet vit --data ~/datasets
+      vitrail prove mae --seeds 0 1 2
     """
 
     names: Positional[Names] = ()
@@ -47,8 +57,11 @@ class Prove:
     """Folder with the data sets; left out: $VITRAIL_DATA, else they are fetched from the Hugging Face Hub."""
     out: LeftOpen[Path] = None
     """Keep the runs here; left out: they are thrown away."""
+    seeds: tuple[int, ...] = (0,)
+    """Run each proof with each of these seeds."""
     json: bool = False
-    """Print one JSON document: a list of {"name", "measured", "baseline", "bar", "better", "passed", "seconds"}."""
+    """Print one JSON document: a list of {"name", "seed", "measured", "baseline", "bar", "better", "passed", "seconds"}
+    and more."""
 
 
 def prove(settings: Prove) -> list[dict[str, Any]]:
@@ -58,10 +71,13 @@ def prove(settings: Prove) -> list[dict[str, Any]]:
             raise UnknownName("proof", name, PROOFS)
     answers = []
     with tempfile.TemporaryDirectory(prefix="vitrail-") as temporary:
-        for name in settings.names or PROOFS:
-            proof = PROOFS[name](settings.data, (settings.out or Path(temporary)) / name)
+        for name, seed in itertools.product(settings.names or PROOFS, settings.seeds):
+            folder = settings.out or Path(temporary)
+            if len(settings.seeds) > 1:
+                folder = folder / f"seed-{seed}"
+            proof = PROOFS[name](settings.data, folder / name, seed)
             say(in_words(proof))
-            answers.append({**asdict(proof), "passed": proof.passed})
+            answers.append({**asdict(proof), "seed": seed, "passed": proof.passed})
     if not settings.json:
         Console().print(as_table(answers))
     return answers
@@ -78,13 +94,14 @@ def in_words(proof: Proof) -> str:
 
 
 def as_table(answers: list[dict[str, Any]]) -> Table:
-    """Measured, bar, baseline and seconds of each proof."""
-    table = Table("proof", "what", box=None, header_style="bold", pad_edge=False)
+    """Measured, bar, baseline and seconds of each proof and seed."""
+    table = Table("proof", "seed", "what", box=None, header_style="bold", pad_edge=False)
     for column in ("measured", "bar", "baseline", "seconds"):
         table.add_column(column, justify="right")
     table.add_column("")
     for answer in answers:
         figures = ("-" if answer[key] is None else f"{answer[key]:.4g}" for key in ("measured", "bar", "baseline"))
         verdict = {True: "passed", False: "[red]FAILED[/]", None: f"skipped: {answer['reason']}"}[answer["passed"]]
-        table.add_row(answer["name"], answer["what"], *figures, f"{answer['seconds']:.0f}", verdict)
+        named = (answer["name"], str(answer["seed"]), answer["what"])
+        table.add_row(*named, *figures, f"{answer['seconds']:.0f}", verdict)
     return table

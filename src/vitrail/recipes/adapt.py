@@ -8,12 +8,12 @@ from torch import nn
 
 from vitrail.errors import SettingError
 from vitrail.nn.lora import add_lora
-from vitrail.tasks.task import Task
+from vitrail.tasks.learner import Learner
 
 Adapt = Literal["full", "head", "lora"]
 
 
-def adapt(task: Task, how: Adapt, freeze: int = 0, rank: int = 8) -> None:
+def adapt(task: Learner, how: Adapt, freeze: int = 0, rank: int = 8) -> None:
     """Switch off the gradients of everything in ``task`` that is to stay as it is.
 
     Args:
@@ -35,6 +35,9 @@ def adapt(task: Task, how: Adapt, freeze: int = 0, rank: int = 8) -> None:
             parameter.requires_grad_(False)
     if how == "lora" and not add_lora(task.backbone, task.backbone.projections, rank, alpha=2 * rank):
         raise SettingError(f"--adapt lora changes attention, and {task.model} has none; take --adapt head or full.")
+    for name, parameter in task.backbone.named_parameters():
+        if not task.backbone.reads(name):  # which would wait for a gradient in vain
+            parameter.requires_grad_(False)
     task.train()  # so that frozen parts are in evaluation mode from the first step on
 
 

@@ -135,7 +135,7 @@ def reference(settings: Train, images: int, side: int) -> str:
     """Which weights training starts from: those that were named, or the published ones of the model; or "none"."""
     if settings.weights != "auto":
         return settings.weights
-    if models.family(model := model_for(settings, images, side)) == "resnet" and side <= 64:
+    if models.family_of_images(model := model_for(settings, images, side)) == "resnet" and side <= 64:
         return "none"  # what was learned of large photographs, through a stem that quarters them, is of little use here
     published = recommended(model)
     return published.reference if published else "none"
@@ -199,8 +199,9 @@ def decay_for(settings: Train, backbone: Backbone | None) -> float:
 
 def fit_to_images(model: str, side: int, channels: int) -> dict[str, Any]:
     """Changes to a model's published config for images whose shorter side has ``side`` pixels."""
+    family = models.family_of_images(model)
     published: Any = models.config(model)
-    if "stem" in published.__dataclass_fields__ and models.family(model) == "resnet":
+    if "stem" in published.__dataclass_fields__ and family == "resnet":
         small = side <= 64
         size = side if small else min(128, published.image_size[0])
         return {"image_size": [size] * 2, "channels": channels, "stem": "small" if small else published.stem}
@@ -208,8 +209,10 @@ def fit_to_images(model: str, side: int, channels: int) -> dict[str, Any]:
         patch = 2 if side <= 12 else 4 if side <= 32 else 8  # a grid of 4 to 8 patches on each side
         return {"image_size": [-(-side // patch) * patch] * 2, "channels": channels, "patch_size": patch}
     size = list(published.image_size)
-    if models.family(model) == "vit" and size[0] <= 64 < side:
+    if family == "vit" and size[0] <= 64 < side:
         size = [64, 64]
+    if family == "igpt" and channels == 1:  # of grey images, 16 shades are as much as hundreds of colours
+        return {"image_size": size, "channels": 1, "colours": min(16, published.colours)}
     return {"image_size": size, "channels": channels}
 
 

@@ -27,7 +27,9 @@ def parsed_changes(kind: type, words: tuple[str, ...], flag: str) -> dict[str, A
     """``name=value`` words as values of the types that the fields of the dataclass ``kind`` have."""
     known = [field.name for field in fields(kind)]
     changes = {}
-    example = "patch_size=8" if "patch_size" in known else f"{known[0]}=…"
+    if words and not known:
+        raise SettingError(f"there is nothing that {flag} could set here; leave it out.")
+    example = "patch_size=8" if "patch_size" in known else f"{next(iter(known), '')}=…"
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:

@@ -24,9 +24,11 @@ from vitrail.metrics.classification import ClassificationMetric, LogitMetric, ne
 from vitrail.objectives import Objective
 from vitrail.recipes import run
 from vitrail.recipes.evaluate_objective import evaluate_objective
+from vitrail.recipes.evaluate_text import evaluate_text
 from vitrail.recipes.opened import open_learner
 from vitrail.recipes.probe import probe
 from vitrail.recipes.settings import UNSTATED, LeftOpen, Stated, check_numbers
+from vitrail.tasks import TextTask
 from vitrail.tasks.classification import Classification
 from vitrail.train import distributed
 from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
@@ -56,6 +58,10 @@ class Evaluate:
     """The column of a table that holds the images' paths; left out: image, path, file …"""
     label_column: LeftOpen[str] = None
     """The column of a table that holds the labels; left out: label, class, category …"""
+    text_column: LeftOpen[str] = None
+    """The column of a table that holds the texts; several with commas between; a number in a table without a header."""
+    pair_column: LeftOpen[str] = None
+    """The column of the second text of each pair; left out: sentence2, hypothesis …"""
     out: LeftOpen[Path] = None
     """Where figures and pictures go; left out: the run's folder for its own data, nowhere for others."""
     batch_size: int = 64
@@ -82,6 +88,8 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     task = open_learner(settings.run, settings.stated)
     if isinstance(task, Objective):
         return evaluate_objective(settings, task)
+    if isinstance(task, TextTask):
+        return evaluate_text(settings, task)
     assert isinstance(task, Classification)
     split, source = held_out(settings, task)
     device = choose_device(settings.device)
@@ -145,7 +153,7 @@ def training_data(folder: Path) -> Dataset:
         options = {key: settings[key] for key in ("data", "format", "seed", "image_column", "label_column")}
     except KeyError as error:
         raise RunError(f"{folder / run.RECORD} is damaged: it has no {error}; name the data to measure on.") from error
-    dataset = open_dataset(**options)
+    dataset = open_dataset(**options, share=settings.get("share", 1.0))
     run.refuse_changed(dataset, record, folder, "name the images to measure on: `vitrail evaluate RUN DATA`")
     return dataset
 

@@ -11,7 +11,7 @@ import torch
 
 from vitrail import atomic
 from vitrail.console import progress, say
-from vitrail.data.loader import EvaluationBatches, load_batches
+from vitrail.data.loader import load_batches
 from vitrail.data.text.corpus import open_corpus
 from vitrail.data.unlabelled import open_images
 from vitrail.errors import SettingError
@@ -32,7 +32,7 @@ def evaluate_objective(settings: Evaluate, learner: Objective) -> dict[str, Any]
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)
     split, batches = held_out(settings, learner)
-    figures = mean_losses(learner.to(device), batches, device, dtype, "evaluating") | {"split": split}
+    figures = measured(learner.to(device), batches, device, dtype) | {"split": split}
     if not settings.json:
         say(in_words(figures))
     out = settings.out or (Path(settings.run) if settings.data is None else None)
@@ -65,7 +65,7 @@ def held_out(settings: Evaluate, learner: Objective) -> tuple[str, Any]:
         raise SettingError(f"{data} has no {settings.split} split; it has {', '.join(parts)}.")
     name = "all" if len(parts) == 1 and as_given else split
     if isinstance(learner, ImageObjective):
-        return name, EvaluationBatches(parts[split], len(images.classes), learner.preprocess, settings.batch_size)
+        return name, learner.evaluation_batches(parts[split], len(images.classes), settings.batch_size)
     return name, learner.evaluation_batches(learner.tokenizer.encode_many(parts[split]), settings.batch_size)
 
 
@@ -73,6 +73,11 @@ def in_words(figures: dict[str, Any]) -> str:
     """The figures as a line."""
     words = ", ".join(f"{key} {value:.4f}" for key, value in figures.items() if key != "split")
     return f"{figures['split']}: {words}"
+
+
+def measured(learner: Any, batches: Any, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """The learner's figures over all of the batches."""
+    return learner.figures(mean_losses(learner, batches, device, dtype, "evaluating"), batches)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Explain: where in an image a model looks, as a picture and as numbers."""
+"""Explain: where in an image a model looks, or what it paints, as a picture and as numbers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from vitrail.explain.attention import Pool, attention_layers, attention_map, att
 from vitrail.explain.draw import Panel, draw_attention
 from vitrail.metrics import draw
 from vitrail.models.vit.vit import ViT
-from vitrail.recipes.opened import open_task
+from vitrail.objectives.mae import MAE
+from vitrail.recipes.opened import classification, open_learner
 from vitrail.recipes.predict import find_images
-from vitrail.recipes.settings import UNSTATED, Images, LeftOpen, Stated
+from vitrail.recipes.reconstruct import reconstructions
+from vitrail.recipes.settings import UNSTATED, Changes, Images, LeftOpen, Stated, check_numbers
 from vitrail.tasks import Classification
 from vitrail.train.precision import choose_device
 
-Method = Literal["attention", "rollout"]
+Look = Literal["attention", "rollout"]
+Method = Literal[Look, "reconstruct"]
 
 MOST_PANELS = 16  # images that one sheet shows legibly
 SHARPEST = 512  # pixels; no image on the sheet needs a longer side
@@ -36,12 +39,13 @@ SHARPEST = 512  # pixels; no image on the sheet needs a longer side
 
 @dataclass(frozen=True)
 class Explain:
-    """Show where in images a vision transformer looks: each image beside itself under a heat map.
+    """Show where in images a vision transformer looks, or what a masked autoencoder paints where it sees nothing.
 
     Examples:
       vitrail explain runs/clothing shirt.jpg
       vitrail explain runs/clothing photos/*.jpg --method rollout --out looks.png
       vitrail explain runs/clothing shirt.jpg --layer 1 --json
+      vitrail explain runs/photos-mae photos/*.jpg --method reconstruct --mask-ratio 0.9
     """
 
     run: Positional[str]
@@ -49,16 +53,24 @@ class Explain:
     images: Positional[Images]
     """Files, folders, patterns; or - for an image, or a list of paths, on standard input. The first 16 are drawn."""
     method: Method = "attention"
-    """attention: what one layer looks at; rollout: what arrives through all layers (Abnar and Zuidema 2020)."""
+    """attention: what one layer looks at; rollout: what arrives through all layers (Abnar and Zuidema 2020);
+    reconstruct: hidden patches as a masked autoencoder paints them."""
     layer: LeftOpen[int] = None
     """The layer, counted from 1, where attention is read or rollout ends; left out: the last."""
     out: Path = Path("explanation.png")
     """The picture, a PNG file."""
+    mask_ratio: LeftOpen[float] = None
+    """reconstruct: the share of patches that is hidden; left out: that of training."""
+    seed: int = 0
+    """reconstruct: another seed hides other patches."""
+    options: Changes = ()
+    """reconstruct: what a file does not say of its pre-training, such as: normalise_patches=false."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
     stated: Stated = UNSTATED
     json: bool = False
-    """Print one JSON document: a list of {"image", "label", "score", "map"}; a map is rows of shares that sum to 1."""
+    """Print one JSON document: a list of {"image", "label", "score", "map"}, a map being rows of shares that sum to 1;
+    of reconstruct {"image", "error", "hidden"}, the mean squared error in normalised pixels, and which patches."""
 
 
 def explain(settings: Explain) -> list[dict[str, Any]]:
@@ -66,9 +78,19 @@ def explain(settings: Explain) -> list[dict[str, Any]]:
 
     Raises :class:`SettingError` for a model without attention, :class:`DataError` if no image can be read.
     """
+    check_numbers(settings)
     if settings.out.suffix.lower() != ".png":
         raise SettingError(f"the picture is a PNG file: give --out a name that ends in .png, not {settings.out.name}.")
-    task = open_task(settings.run, settings.stated)
+    if settings.method == "reconstruct":
+        if settings.layer is not None:
+            raise SettingError("--layer is one of attention; --method reconstruct has none.")
+        return reconstructions(settings)
+    if settings.mask_ratio is not None or settings.options:
+        raise SettingError("--mask-ratio and --options are for --method reconstruct.")
+    learner = open_learner(settings.run, settings.stated)
+    if isinstance(learner, MAE):
+        raise SettingError(f"{settings.run} knows no classes to look for; see what it paints: --method reconstruct.")
+    task = classification(settings.run, learner)
     files = Files(find_images(settings.images))
     answers: list[dict[str, Any]] = []
     panels: list[Panel] = []
@@ -90,7 +112,7 @@ def explain(settings: Explain) -> list[dict[str, Any]]:
 
 
 def explanations(
-    task: Classification, source: Source, method: Method = "attention", layer: int | None = None
+    task: Classification, source: Source, method: Look = "attention", layer: int | None = None
 ) -> Iterator[tuple[str, Panel]]:
     """Name and `Panel` of each image of ``source``, on the task's device; an unreadable one is named and left out.
 
@@ -132,7 +154,7 @@ def vantage(task: Classification, layer: int | None) -> tuple[list[str], Pool]:
 
 
 @torch.inference_mode()
-def look(task: Classification, images: Tensor, method: Method, layers: list[str], pool: Pool) -> tuple[Tensor, Tensor]:
+def look(task: Classification, images: Tensor, method: Look, layers: list[str], pool: Pool) -> tuple[Tensor, Tensor]:
     """Logits ``(B, K)`` and maps ``(B, h, w)`` of uint8 images ``(B, C, H, W)``."""
     with record_attention(task.backbone, layers if method == "rollout" else layers[-1:]) as recorded:
         features = task.backbone(task.preprocess.normalize(images))

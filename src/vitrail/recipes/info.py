@@ -152,7 +152,7 @@ def about_checkpoint(settings: Info) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "kind": "weights",
         "weights": settings.subject,
-        "files": [{"name": path.name, "megabytes": round(path.stat().st_size / 1e6, 3)} for path in files.weights],
+        "files": [{"name": path.name, "megabytes": round(path.stat().st_size / 1e6, 3)} for path in parts(files)],
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
     }
     stated = Stated(layout=settings.layout, model=settings.model, config=settings.config)
@@ -165,6 +165,12 @@ def about_checkpoint(settings: Info) -> dict[str, Any]:
         {"name": k, "shape": list(v.shape), "type": str(v.dtype).removeprefix("torch.")} for k, v in tensors.items()
     ]
     return answer | {"tensors": rows}
+
+
+def parts(files: Files) -> list[Path]:
+    """The files of weights, each with those beside it that have its tensors' bytes, as TensorFlow's have."""
+    beside = [tensorflow.data_files(path) for path in files.weights if path.suffix == tensorflow.SUFFIX]
+    return [*files.weights, *(path for paths in beside for path in paths)]
 
 
 def described(files: Files, tensors: dict[str, Tensor], stated: Stated) -> dict[str, Any]:

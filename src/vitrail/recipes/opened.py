@@ -9,7 +9,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.errors import SettingError
 from vitrail.recipes.config import config_changes, parsed_changes
 from vitrail.recipes.settings import Stated
-from vitrail.tasks import Classification
+from vitrail.tasks import Classification, TextTask
 from vitrail.tasks.learner import Learner
 from vitrail.weights.load import load
 
@@ -19,13 +19,19 @@ def open_task(reference: str, stated: Stated) -> Classification:
 
     Raises :class:`SettingError` for what was trained for something else.
     """
-    task = open_learner(reference, stated)
-    if not isinstance(task, Classification):
+    return classification(reference, open_learner(reference, stated))
+
+
+def classification(reference: str, learner: Learner) -> Classification:
+    """The learner of a reference, if it is a classification of images; else raises :class:`SettingError`."""
+    if isinstance(learner, TextTask):
+        raise SettingError(f"{reference} is a model of text, for {learner.name}; this is for images.")
+    if not isinstance(learner, Classification):
         raise SettingError(
-            f"{reference} was trained with the objective {task.name} and knows no classes; train a classifier on it: "
-            f"vitrail train DATA --weights {reference}."
+            f"{reference} was trained with the objective {learner.name} and knows no classes; train a classifier on "
+            f"it: vitrail train DATA --weights {reference}."
         )
-    return task
+    return learner
 
 
 def open_learner(reference: str, stated: Stated) -> Learner:

@@ -17,29 +17,37 @@ from vitrail.data.files import Files
 from vitrail.data.loader import EvaluationBatches, default_workers, load_batches
 from vitrail.data.read import is_image
 from vitrail.errors import DataError
-from vitrail.recipes.opened import open_task
+from vitrail.recipes.opened import classification, open_learner
+from vitrail.recipes.predict_text import predict_text
 from vitrail.recipes.settings import UNSTATED, Images, LeftOpen, Stated, check_numbers
-from vitrail.tasks import Classification
+from vitrail.tasks import Classification, TextTask
 from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Say what is in images: the most probable labels with their scores.
+    """Say what is in images, or of texts what the model was trained to say: with scores, the most probable first.
 
     Examples:
       vitrail predict runs/clothing shirt.jpg
       vitrail predict runs/clothing photos/ 'more/*.png' --json
       vitrail predict hf:google/vit-base-patch16-224 cat.jpg
       find . -name '*.jpg' | vitrail predict runs/clothing -
+      vitrail predict runs/reviews "a quiet, moving film" more-reviews.txt
+      vitrail predict runs/squad "Who wrote it? ||| The book was written by Ada Lovelace in 1843."
     """
 
     run: Positional[str]
     """A run's folder; or published weights: hf:ORG/NAME, timm:NAME, or a file (with --layout and --model)."""
     images: Positional[Images]
-    """Files, folders, patterns; or - for an image, or a list of paths, on standard input."""
+    """Files, folders, patterns; or - for an image, or a list of paths, on standard input. For a model of text: texts
+    (pieces with ||| between), files with a text in each line, tables; or - for lines on standard input."""
     top: int = 5
     """How many labels to give for each image."""
+    text_column: LeftOpen[str] = None
+    """The column of a table that holds the texts; left out: text, sentence, content …"""
+    pair_column: LeftOpen[str] = None
+    """The column of the second text of each pair; left out: sentence2, hypothesis …"""
     batch_size: int = 32
     """Images computed at once; changes the speed only."""
     workers: LeftOpen[int] = None
@@ -56,7 +64,10 @@ class Predict:
 def predict(settings: Predict) -> list[dict[str, Any]]:
     """Predictions in the order of the images; a broken image has its ``error``, and no predictions."""
     check_numbers(settings)
-    task = open_task(settings.run, settings.stated)
+    task = open_learner(settings.run, settings.stated)
+    if isinstance(task, TextTask):
+        return predict_text(settings, task)
+    task = classification(settings.run, task)
     files = Files(find_images(settings.images))
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)

@@ -19,7 +19,8 @@ from vitrail.metrics import draw
 from vitrail.objectives import IMAGE_OBJECTIVES, OBJECTIVES, TEXT_OBJECTIVES
 from vitrail.recipes import pretrain_images, pretrain_text, run
 from vitrail.recipes.adapt import parameters
-from vitrail.recipes.evaluate_objective import in_words, mean_losses
+from vitrail.recipes.evaluate_objective import in_words, mean_losses, measured
+from vitrail.recipes.neighbours import neighbours
 from vitrail.recipes.pretraining import Pretraining
 from vitrail.recipes.resume import as_started
 from vitrail.recipes.settings import Changes, LeftOpen, check_numbers
@@ -67,7 +68,7 @@ class Pretrain:
     context: LeftOpen[int] = None
     """Most tokens of text that the model sees at once; left out: the model's."""
     tokenizer: str = "characters"
-    """How text becomes tokens: characters; or a tokenizer's file or folder."""
+    """How text becomes tokens: characters, byte-pairs, words or pieces, learned from it; or a file or folder."""
     vocabulary: int = 8000
     """Most tokens of a tokenizer that is learned from the text."""
     text_column: LeftOpen[str] = None
@@ -184,9 +185,13 @@ def learn(
                 learner,
                 begun.load,
                 plan(settings, begun),
-                validate=lambda: mean_losses(learner, begun.validation, device, dtype),
+                validate=lambda: (
+                    mean_losses(learner, begun.validation, device, dtype)
+                    | neighbours(learner, begun.labelled, device, dtype)
+                ),
                 score=learner.score,
                 lower_is_better=learner.lower_is_better,
+                latest=learner.latest,
                 keep=keep,
                 after_step=learner.after_step,
                 folder=folder,
@@ -205,7 +210,7 @@ def learn(
     say(f"best {learner.score} on validation {abs(state.best):.4f}, after step {state.best_step:,}")
     distributed.barrier()
     best = load(folder).to(device)
-    figures = mean_losses(best, begun.test, device, dtype, "evaluating") | {"split": begun.split}
+    figures = measured(best, begun.test, device, dtype) | {"split": begun.split}
     if distributed.rank() == 0:
         draw.save(draw.curves(read_log(folder / "metrics.jsonl")), folder / "plots" / "curves.png")
         atomic.write_text(folder / "evaluation.json", json.dumps(figures, indent=2) + "\n")

@@ -77,15 +77,21 @@ def build(settings: Pretrain, corpus: Corpus) -> TextObjective:
     torch.manual_seed(torch_seed(settings.seed, "init"))
     if settings.weights != "none":
         found = text.load_backbone(settings.weights, tokenizer=_named(settings))
+        found = found.changed(**_changes(settings, found.model))
         options = kind.Options(**parsed_changes(kind.Options, settings.options, "--options"))
         return kind(found.model, found.backbone.train(), found.tokenizer, options)
-    tokenizer = find_tokenizer(settings.tokenizer, corpus.splits["train"], settings.vocabulary, kind.special)
+    texts = [text for of_split in corpus.splits.values() for text in of_split]  # no character of any is unknown
+    tokenizer = find_tokenizer(settings.tokenizer, texts, settings.vocabulary, kind.special)
     model = settings.model if settings.model != "auto" else kind.usual_model
-    changes: dict[str, Any] = {"vocabulary": len(tokenizer)}
-    changes |= {"context": settings.context} if settings.context is not None else {}
-    changes |= config_changes(model, settings.config)
+    changes = {"vocabulary": len(tokenizer), **_changes(settings, model)}
     options = kind.Options(**parsed_changes(kind.Options, settings.options, "--options"))
     return kind(model, models.create_text(model, **changes), tokenizer, options)
+
+
+def _changes(settings: Pretrain, model: str) -> dict[str, Any]:
+    """What a person wants to be other than the model has it."""
+    context = {} if settings.context is None else {"context": settings.context}
+    return {**context, **config_changes(model, settings.config)}
 
 
 def _named(settings: Pretrain) -> str | None:

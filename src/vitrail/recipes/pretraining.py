@@ -28,6 +28,7 @@ class Pretraining:
         flops: floating-point operations of a batch's forward pass, about.
         fingerprint: a hash of the data.
         reason: what is trained on what, in a sentence.
+        labelled: images of what validates with their classes, by which features are judged; None without any.
         choice: what was chosen where settings left it open.
         next_command: what one does with the run; ``{run}`` stands for its folder.
     """
@@ -43,6 +44,7 @@ class Pretraining:
     flops: float
     fingerprint: str
     reason: str
+    labelled: Any = None
     choice: dict[str, Any] = field(default_factory=dict)
     next_command: str = "vitrail train DATA --weights {run}"
 

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from vitrail import atomic
 from vitrail.console import progress, say
 from vitrail.data.dataset import open_dataset
 from vitrail.data.loader import EvaluationBatches, UnreadableImages, default_workers, load_batches
+from vitrail.data.sample import Image
 from vitrail.data.source import Dataset, SplitName
 from vitrail.errors import SettingError
+from vitrail.explain.draw_neighbours import Neighbour, draw_neighbours
+from vitrail.metrics import draw
 from vitrail.metrics.classification import ClassificationMetric
 from vitrail.metrics.probe import knn_logits, linear_probe
+from vitrail.recipes.config import config_changes
 from vitrail.recipes.opened import as_stated
 from vitrail.train.precision import choose_device, choose_precision, products_in
 from vitrail.weights.load import Pretrained, load_pretrained
 
 if TYPE_CHECKING:
     from vitrail.recipes.evaluate import Evaluate
+
+
+class Known(NamedTuple):
+    """Features ``(N, D)`` float32 of images, their classes ``(N,)`` int64, and the images' numbers in their split."""
+
+    features: Tensor
+    labels: Tensor
+    numbers: list[int]
 
 
 def probe(settings: Evaluate) -> dict[str, Any]:
@@ -31,25 +45,51 @@ def probe(settings: Evaluate) -> dict[str, Any]:
     labels an image.
     """
     dataset, split = data_to_probe(settings)
-    found = load_pretrained(settings.run, **as_stated(settings.stated))
+    stated = settings.stated if settings.stated.model else replace(settings.stated, config=())
+    found = load_pretrained(settings.run, **as_stated(stated))
     wanted = {"channels": dataset.channels, "image_size": settings.stated.image_size}
+    wanted |= {} if settings.stated.model else config_changes(found.model, settings.stated.config)
     found = found.changed(**{name: value for name, value in wanted.items() if value is not None})
     train, queries = features_of(found, dataset, "train", settings), features_of(found, dataset, split, settings)
     number = len(dataset.classes)
     if settings.probe == "knn":
-        logits = knn_logits(*train, queries[0], number)
+        logits = knn_logits(*train[:2], queries.features, number)
     else:
         validation = queries if split == "validation" else features_of(found, dataset, "validation", settings)
-        weight, bias = linear_probe(*train, validation, number)
-        logits = queries[0] @ weight.T + bias
+        weight, bias = linear_probe(*train[:2], validation[:2], number)
+        logits = queries.features @ weight.T + bias
     metric = ClassificationMetric(dataset.classes)
-    metric.update(logits, torch.nn.functional.one_hot(queries[1], number).float(), list(range(len(logits))))
+    metric.update(logits, torch.nn.functional.one_hot(queries.labels, number).float(), list(range(len(logits))))
     figures = metric.compute() | {"probe": settings.probe, "model": found.model, "split": split}
     if not settings.json:
         say(f"{settings.probe} probe of {found.model} on {len(logits):,} images of {split}: {figures['top1']:.2%}")
     if settings.out is not None:
         atomic.write_text(settings.out / "probe.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+        if settings.probe == "knn":
+            picture = draw_neighbours(nearest(dataset, split, train, queries))
+            draw.save(picture, settings.out / "plots" / "neighbours.png")
+            say(f"the most similar images are in {settings.out / 'plots' / 'neighbours.png'}")
     return figures
+
+
+def nearest(
+    dataset: Dataset, split: SplitName, train: Known, queries: Known, rows: int = 8, neighbours: int = 6
+) -> list[tuple[Image, str, list[Neighbour]]]:
+    """A few images, evenly spread over the split, each with the training images that are the most similar to it."""
+    places = torch.linspace(0, len(queries.labels) - 1, min(rows, len(queries.labels))).round().long()
+    similarity = normalize(queries.features[places]) @ normalize(train.features).T
+    found = []
+    for place, row in zip(places.tolist(), similarity, strict=True):
+        values, near = row.topk(min(neighbours, len(row)))
+        beside = [
+            Neighbour(
+                dataset.splits["train"].sample(train.numbers[i]).image, dataset.classes[int(train.labels[i])], value
+            )
+            for value, i in zip(values.tolist(), near.tolist(), strict=True)
+        ]
+        image = dataset.splits[split].sample(queries.numbers[place]).image
+        found.append((image, dataset.classes[int(queries.labels[place])], beside))
+    return found
 
 
 def data_to_probe(settings: Evaluate) -> tuple[Dataset, SplitName]:
@@ -70,8 +110,8 @@ def data_to_probe(settings: Evaluate) -> tuple[Dataset, SplitName]:
 
 
 @torch.no_grad()  # inference tensors could not be learned from
-def features_of(found: Pretrained, dataset: Dataset, split: SplitName, settings: Evaluate) -> tuple[Tensor, Tensor]:
-    """The pooled features ``(N, D)`` float32 of a split's readable images, and their classes ``(N,)``, on the CPU."""
+def features_of(found: Pretrained, dataset: Dataset, split: SplitName, settings: Evaluate) -> Known:
+    """The pooled features of a split's readable images, on the CPU."""
     source = dataset.splits[split]
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)
@@ -79,14 +119,15 @@ def features_of(found: Pretrained, dataset: Dataset, split: SplitName, settings:
     workers = default_workers(len(source)) if settings.workers is None else settings.workers
     unreadable = UnreadableImages(len(source), settings.max_unreadable)
     backbone = found.backbone.to(device)
-    features, labels = [], []
+    features, labels, numbers = [], [], []
     with progress(f"features of {split}", len(batches), unit="batch") as advance:
-        for done, (batch, _) in enumerate(load_batches(batches, 0, len(batches), workers), 1):
+        for done, (batch, some) in enumerate(load_batches(batches, 0, len(batches), workers), 1):
             unreadable.note(batch.unreadable)
             if len(batch) and batch.labels is not None:
                 with products_in(dtype, device):
                     pooled = backbone(found.preprocess.normalize(batch.to(device).images)).pooled
                 features.append(pooled.float().cpu())
                 labels.append(batch.labels.argmax(dim=1))
+                numbers.extend(some)
             advance(done)
-    return torch.cat(features), torch.cat(labels)
+    return Known(torch.cat(features), torch.cat(labels), numbers)

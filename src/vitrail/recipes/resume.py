@@ -32,7 +32,7 @@ def as_started(settings: S, command: str, with_full_paths: Callable[[S], S]) -> 
         stated = {
             name: tuple(value) if isinstance(value, list) else value for name, value in record["settings"].items()
         }
-        before = replace(given, seed=stated.pop("seed"), **stated)
+        before = replace(given, data=stated.pop("data"), **stated)
         precision = record["precision"]
     except (KeyError, TypeError) as error:
         raise RunError(f"{folder / run.RECORD} is damaged ({error}); start again with --overwrite.") from error

@@ -144,6 +144,7 @@ def open_data(settings: Train) -> Dataset:
         seed=settings.seed,
         image_column=settings.image_column,
         label_column=settings.label_column,
+        share=settings.share,
     )
 
 

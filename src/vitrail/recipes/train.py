@@ -22,14 +22,16 @@ from vitrail.metrics import calibration, draw
 from vitrail.metrics.classification import ClassificationMetric, LogitMetric
 from vitrail.nn.lora import merged
 from vitrail.objectives.distill import Kind
-from vitrail.recipes import run
+from vitrail.recipes import choose_text, run, train_text
 from vitrail.recipes.adapt import Adapt, parameters
 from vitrail.recipes.choose import Choice
+from vitrail.recipes.choose_text import TextChoice
 from vitrail.recipes.evaluate import draw_report, in_words, measure, report
 from vitrail.recipes.models import forward_flops
 from vitrail.recipes.resume import as_started
 from vitrail.recipes.settings import Changes, LeftOpen
 from vitrail.recipes.start import Start, check, resumed, started, training_batches, with_full_paths
+from vitrail.tasks import TEXT_TASKS
 from vitrail.tasks.classification import Classification
 from vitrail.train import distributed
 from vitrail.train.log import read_log
@@ -43,7 +45,7 @@ from vitrail.weights.save import save_description, save_weights
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model on your images; what you leave open is chosen for your data, and said.
+    """Train a model on your images or texts; what you leave open is chosen for your data, and said.
 
     Examples:
       vitrail train photos/
@@ -53,10 +55,14 @@ class Train:
       vitrail train labels.csv --balance sampling --augment strong --weights none
       vitrail train --resume runs/photos
       torchrun --nproc-per-node 2 -m vitrail train photos/
+      vitrail train reviews.csv --task text-classification --weights runs/my-bert
     """
 
     data: Positional[LeftOpen[str]] = None
-    """A folder of class folders, a table of paths and labels, or another kind of data that `vitrail info` knows."""
+    """A folder of class folders, a table of paths and labels, or another kind of data that `vitrail info` knows; for a
+    task of text what docs/text-tasks.md shows."""
+    task: str = "classification"
+    """What is learned: classification, of images; of text text-classification, text-pair, tagging, answer."""
     out: LeftOpen[Path] = None
     """The run's folder; left out: runs/DATA-MODEL."""
     resume: LeftOpen[Path] = None
@@ -120,12 +126,24 @@ class Train:
     """Share of each label that is spread over all classes."""
     balance: Literal["none", "sampling", "weights"] = "none"
     """For classes of very different sizes: draw each class equally often, or weight its loss."""
+    share: float = 1.0
+    """Train on this share of the training images, such as 0.1; each is seen so much more often."""
     format: LeftOpen[str] = None
     """How DATA is stored, where looking at it does not tell: folder, csv, parquet …"""
     image_column: LeftOpen[str] = None
     """The column of a table that holds the images' paths; left out: image, path, file …"""
     label_column: LeftOpen[str] = None
     """The column of a table that holds the labels; left out: label, class, category …"""
+    text_column: LeftOpen[str] = None
+    """The column of a table that holds the texts; several with commas between; a number in a table without a header."""
+    pair_column: LeftOpen[str] = None
+    """The column of the second text of each pair; left out: sentence2, hypothesis …"""
+    length: LeftOpen[int] = None
+    """Most tokens of a text; longer ones are cut. Left out: as many as the model takes."""
+    tokenizer: LeftOpen[str] = None
+    """How text becomes tokens where no trained weights say it: words, characters, or a tokenizer's file or folder."""
+    vocabulary: int = 8000
+    """Most tokens of a tokenizer that is learned from the texts."""
     max_unreadable: float = MAX_UNREADABLE
     """Share of images that may be unreadable before training stops."""
     workers: LeftOpen[int] = None
@@ -149,15 +167,26 @@ class Train:
 def train(settings: Train) -> dict[str, Any]:
     """Train, or go on with a run; returns the figures on the test split (or validation, where there is no test)."""
     check(settings)
-    if settings.resume is not None:
+    if settings.resume is None:
+        choose_text.check(settings)
+    else:
         settings = as_started(settings, "train", with_full_paths)
     with distributed.process_group(choose_device(settings.device)) as device:
         dtype = choose_precision(device, settings.precision)
+        if settings.task in TEXT_TASKS:
+            return on_text(settings, device, dtype)
         if settings.resume is not None:
             return learn(resumed(settings), device, dtype)
         start = started(settings, device, dtype)
         with run.removed_after_mistake(start.folder):
             return learn(start, device, dtype)
+
+
+def on_text(settings: Train, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """The same for a task of text."""
+    text = train_text.begin(settings, device, dtype)
+    with run.removed_after_mistake(text.folder):
+        return train_text.learn(text, plan(settings, text.choice, text.batches.steps_per_epoch), device, dtype)
 
 
 def learn(start: Start, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -219,7 +248,7 @@ def learn(start: Start, device: torch.device, dtype: torch.dtype) -> dict[str, A
     return figures | {"run": str(folder), "seconds": round(time.perf_counter() - began, 1)}
 
 
-def plan(settings: Train, choice: Choice, steps_per_epoch: int) -> Plan:
+def plan(settings: Train, choice: Choice | TextChoice, steps_per_epoch: int) -> Plan:
     """Epochs as steps."""
     return Plan(
         steps=choice.epochs * steps_per_epoch,

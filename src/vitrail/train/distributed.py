@@ -79,11 +79,43 @@ def parallel_loss(learner: nn.Module, sharded: bool) -> Callable[[Any], dict[str
 
 def mean(value: Tensor) -> float:
     """The mean of a number over all processes."""
+    return average(value).item()
+
+
+def average(values: Tensor) -> Tensor:
+    """The mean of each of the values over all processes; without a gradient."""
     if world() == 1:
-        return value.item()
-    total = value.detach().clone()
+        return values.detach()
+    total = values.detach().clone()
     dist.all_reduce(total)
-    return (total / world()).item()
+    return total / world()
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(world())]
+        dist.all_gather(parts, rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.rows = len(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows ``(n, …)`` of all processes, in the order of their rank, ``(world · n, …)``.
+
+    The gradient of each row is the sum of what it is in all processes, so that a mean over processes of what they
+    compute of everything has the gradient that one process would have.
+    """
+    return rows if world() == 1 else _GatherRows.apply(rows.contiguous())
 
 
 def share_buffers(module: nn.Module) -> None:

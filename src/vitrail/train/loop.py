@@ -109,6 +109,7 @@ def fit(
     validate: Callable[[], dict[str, float]],
     score: str,
     lower_is_better: bool = False,
+    latest: bool = False,
     keep: Callable[[], None],
     after_step: Callable[[float], None] = lambda done: None,
     folder: Path,
@@ -123,6 +124,7 @@ def fit(
         load: ``load(start, stop)`` iterates over batches ``start`` … ``stop - 1``.
         validate: figures of the learner as it is now; called after each epoch, by every process.
         score, lower_is_better: which figure decides, and whether less of it is better.
+        latest: take the learner as it is now for the best so far, whatever its score.
         keep: called, by every process, when the learner as it is now has the best score so far.
         after_step: called after each step with the share of all steps that is done.
         folder: where ``metrics.jsonl`` and ``last/`` go.
@@ -169,7 +171,7 @@ def fit(
                 record = {"kind": "train", "step": state.step, "epoch": epoch, "loss": distributed.mean(loss)}
                 _write(log, record | {"learning_rate": learning_rate, "gradient_norm": norm})
             if state.step % (plan.validate_every or plan.steps_per_epoch) == 0 or state.step == plan.steps:
-                figures = _validate(learner, ema, validate, score, sign, keep, state)
+                figures = _validate(learner, ema, validate, score, sign, latest, keep, state)
                 _write(log, {"kind": "validation", "step": state.step, "epoch": epoch} | figures)
                 words = f"{score} {figures[score]:.4f} (best {sign * state.best:.4f})"
             advance(state.step, f"epoch {epoch}, loss {loss.item():.3f} {words}")
@@ -224,6 +226,7 @@ def _validate(
     validate: Callable[[], dict[str, float]],
     score: str,
     sign: int,
+    latest: bool,
     keep: Callable[[], None],
     state: State,
 ) -> dict[str, float]:
@@ -236,7 +239,7 @@ def _validate(
         figures = validate()
         reached = sign * figures[score]
         state.waited = 0 if reached > state.best else state.waited + 1
-        if reached >= state.best:  # of equals the later one, which is the surer of what it says
+        if latest or reached >= state.best:  # of equals the later one, which is the surer of what it says
             state.best, state.best_step = reached, state.step
             keep()
     learner.train()

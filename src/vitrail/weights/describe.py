@@ -104,11 +104,12 @@ def class_count(description: Description, tensors: Mapping[str, Tensor]) -> int:
         head = CLASSIFIERS[(built := backbone(description.config)).classifier](built, 1)
     biases = [f"head.{name}" for name, value in head.named_parameters() if value.shape == (1,)]
     for layout in description.layouts.values():
+        given = layout.prepare(tensors)
         for bias in biases:
             names = names_of_theirs(layout.rows(description.config), bias)
             for name in names[0] if names else ():
-                if name in tensors:
-                    return tensors[name].numel()
+                if name in given:
+                    return given[name].numel()
     return 0
 
 

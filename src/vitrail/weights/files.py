@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from vitrail.atomic import disk_errors
 from vitrail.errors import CheckpointError, DiskFull, SettingError
+from vitrail.weights import tensorflow
 
 # Where weights are in a folder or repository; the first that is there is taken.
 USUAL_NAMES = (
@@ -19,7 +20,8 @@ USUAL_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".th", ".tar", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".th", ".tar", ".bin", ".ckpt", tensorflow.SUFFIX)
+CONFIGS = ("config.json", "hparams.json", "bert_config.json")  # of most libraries, OpenAI's GPT-2, Google's BERT
 HUB_REFERENCE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>.+))?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -32,7 +34,7 @@ class Files:
     Attributes:
         name: what a person calls it; begins every message about it.
         weights: the files with the tensors.
-        config: the repository's ``config.json``; empty without one.
+        config: the repository's ``config.json``, or what its authors' own program calls it; empty without one.
         preprocessor: its ``preprocessor_config.json``; empty without one.
     """
 
@@ -76,6 +78,7 @@ def hub_reference(reference: str) -> HubReference | None:
 
 def from_disk(path: Path) -> Files:
     """The files of a folder with usual names, or one file with what lies beside it."""
+    path = tensorflow.index_of(path)
     if not path.exists():
         raise CheckpointError(f"there is no {path}; give a run's folder, a file of weights, hf:ORG/NAME or timm:NAME.")
     folder = path if path.is_dir() else path.parent
@@ -83,7 +86,7 @@ def from_disk(path: Path) -> Files:
     return Files(
         str(path),
         tuple(folder / shard for shard in _shards(main)) or (main,),
-        _read_config(folder / "config.json"),
+        next((config for name in CONFIGS if (config := _read_config(folder / name))), {}),
         _read_json(folder / "preprocessor_config.json"),
     )
 
@@ -97,7 +100,7 @@ def from_hub(name: str, reference: HubReference) -> Files:
     if config is not None:  # in the cache, its folder is called as its commit is
         revision = config.parents[beside.count("/")].name
     preprocessor = fetch(repository, f"{beside}preprocessor_config.json", revision)
-    for candidate in (file,) if file else USUAL_NAMES:
+    for candidate in (file, f"{file}{tensorflow.SUFFIX}") if file else USUAL_NAMES:
         main = fetch(repository, candidate, revision)
         if main is not None:
             break
@@ -105,7 +108,8 @@ def from_hub(name: str, reference: HubReference) -> Files:
         missing = f"no {file}" if file else f"none of {', '.join(USUAL_NAMES)}"
         raise CheckpointError(f"{name}: the repository has {missing}; name its file of weights: hf:ORG/NAME/FILE.")
     weights = [fetch(repository, beside + shard, revision) for shard in _shards(main)] or [main]
-    if None in weights:
+    data = tensorflow.data_files(main) if main.suffix == tensorflow.SUFFIX else []
+    if None in (*weights, *(fetch(repository, beside + part.name, revision) for part in data)):
         raise CheckpointError(f"{name}: a part that {main.name} names is not in the repository.")
     return Files(
         name,
@@ -229,6 +233,8 @@ def _main_file(folder: Path) -> Path:
     others = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     if len(others) == 1:
         return others[0]
+    if (index := tensorflow.latest(folder)) is not None:
+        return index
     found = f"several: {', '.join(path.name for path in others)}" if others else "none"
     raise CheckpointError(f"{folder} should hold one file of weights and has {found}; name the file.")
 

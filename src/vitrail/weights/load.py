@@ -12,17 +12,17 @@ from torch import Tensor
 
 from vitrail import models
 from vitrail.data.preprocess import Preprocess
-from vitrail.errors import CheckpointError, SettingError
+from vitrail.errors import CheckpointError, SettingError, UserError
 from vitrail.nn.backbone import Backbone
 from vitrail.nn.position import Resampling
 from vitrail.objectives import ImageObjective
 from vitrail.tasks import Classification, Task
 from vitrail.tasks.learner import Learner
-from vitrail.weights import objective, saved, text
+from vitrail.weights import fine_tuned, objective, saved, text
 from vitrail.weights.describe import Description, class_names, describe, preprocess
 from vitrail.weights.files import find
+from vitrail.weights.palette import all_tensors
 from vitrail.weights.preprocessing import statistics
-from vitrail.weights.read import read_tensors
 from vitrail.weights.rename import compare, to_ours
 
 
@@ -103,6 +103,8 @@ def load(
         ours = saved.load(reference)
         return _changed(ours, changes) if changes else ours
     if text.is_text(reference, model):
+        if model is None and layout is None and fine_tuned.described(find(reference)) is not None:
+            return fine_tuned.load(reference, classes=classes)
         return text.load(reference, layout=layout, model=model, config=config)
     if model is None and layout is None and objective.described(find(reference)) is not None:
         return objective.load(reference, config=config)
@@ -112,9 +114,7 @@ def load(
     if preprocess:
         found = found._replace(preprocess=replace(found.preprocess, **preprocess))
     if not found.classes:
-        raise CheckpointError(
-            f"{reference} has no classifier; train one on it with `vitrail train DATA --weights {reference}`."
-        )
+        return _without_classifier(reference, layout, model, config)
     task = Classification(found.model, found.backbone, found.classes, found.preprocess)
     task.head.load_state_dict(found.head)
     return task.eval()
@@ -131,7 +131,7 @@ def load_pretrained(
     if saved.is_ours(reference, layout):
         return _parts(saved.load(reference))
     files = find(reference)
-    tensors = read_tensors(files.weights)
+    tensors = all_tensors(files)
     description = describe(files, tensors, layout, model, config or {})
     known, prepared = class_names(files, description, tensors), preprocess(files, description)
     weights, resampling = renamed(files.name, tensors, description, known, prepared)
@@ -185,7 +185,20 @@ def _parts(learner: Learner) -> Pretrained:
         head, known = {}, ()
     else:
         raise CheckpointError(f"{learner.model} is a model of text; give one of images.")
-    return Pretrained(learner.model, learner.backbone, learner.preprocess, known, head, "bicubic-antialias")
+    backbone = learner.backbone.requires_grad_(True)  # which a teacher's is not, and somebody may train it
+    return Pretrained(learner.model, backbone, learner.preprocess, known, head, "bicubic-antialias")
+
+
+def _without_classifier(
+    reference: str | Path, layout: str | None, model: str | None, config: Mapping[str, Any] | None
+) -> Learner:
+    """What the weights were pre-trained with, where they hold all of it and a person says what they are."""
+    try:
+        return objective.load(reference, layout=layout, model=model, config=config)
+    except UserError as error:
+        raise CheckpointError(
+            f"{reference} has no classifier; train one on it with `vitrail train DATA --weights {reference}`."
+        ) from error
 
 
 def _changed(learner: Learner, changes: Mapping[str, Any]) -> Learner:

@@ -12,6 +12,7 @@ from vitrail.errors import CheckpointError
 from vitrail.models.layout import IMAGENET
 
 TIMM_MODES: dict[str, Literal["crop", "squash", "pad"]] = {"center": "crop", "squash": "squash", "border": "pad"}
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # of 0 … 1 makes -1 … 1
 RESAMPLE: dict[Any, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
@@ -64,8 +65,9 @@ def from_transformers(config: Mapping[str, Any], size: Size, channels: int) -> P
     final = cropped or (resized if isinstance(resized, tuple) else (resized, resized))
     normalized = config.get("do_normalize", True)
     scale = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255.0
-    mean = config.get("image_mean") or IMAGENET["mean"] if normalized else (0.0, 0.0, 0.0)
-    std = config.get("image_std") or IMAGENET["std"] if normalized else (1.0, 1.0, 1.0)
+    usual = HALF if kind.startswith("ImageGPT") else IMAGENET  # where nothing is stated
+    mean = config.get("image_mean") or usual["mean"] if normalized else (0.0, 0.0, 0.0)
+    std = config.get("image_std") or usual["std"] if normalized else (1.0, 1.0, 1.0)
     return Preprocess(
         size=final,
         resize=mode,  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vitrail.errors import CheckpointError
+from vitrail.weights import tensorflow
 
 # Under which name training programs put the weights beside their optimizer, the averaged ones before the others.
 WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model", "net", "teacher")
@@ -47,12 +48,17 @@ def read_tensors(paths: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def read_file(path: Path) -> Mapping[str, Any]:
-    """What one file holds, by the format that its name says: safetensors, NumPy's ``.npz``, else `torch.save`."""
+    """What one file holds, by the format that its name says.
+
+    That is safetensors, NumPy's ``.npz``, TensorFlow's ``.index`` with the data beside it, else `torch.save`'s.
+    """
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; the checkpoint is incomplete.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if path.suffix == tensorflow.SUFFIX:
+            return tensorflow.read_checkpoint(path)
         return _read_npz(path) if path.suffix == ".npz" else _read_pickled(path)
     except CheckpointError:
         raise

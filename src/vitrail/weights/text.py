@@ -18,7 +18,7 @@ from vitrail.objectives import LEARNED_BY, TextObjective
 from vitrail.weights import saved
 from vitrail.weights.files import Files, fetch, find, hub_reference
 from vitrail.weights.read import read_tensors
-from vitrail.weights.rename import to_ours
+from vitrail.weights.rename import compare, to_ours
 
 # What a tokenizer may need beside ``tokenizer.json``; fetched from a repository where that is missing.
 TOKENIZER_FILES = (
@@ -26,6 +26,7 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "vocab.txt",
+    "tokenizer_config.json",
     "spiece.model",
     "encoder.json",
     "vocab.bpe",
@@ -38,6 +39,25 @@ class PretrainedText(NamedTuple):
     model: str
     backbone: TextBackbone
     tokenizer: Tokenizer
+
+    def changed(self, **changes: Any) -> PretrainedText:
+        """The same with a shorter context, or another dropout rate.
+
+        Raises :class:`SettingError` for a change that makes it another architecture.
+        """
+        after = models.altered(self.model, self.backbone.config, **changes)
+        if after == self.backbone.config:
+            return self
+        backbone = models.TEXT_FAMILIES[models.family(self.model)].build(after)
+        weights = backbone.adapted(self.backbone.state_dict())
+        if compare(backbone.state_dict(), weights):
+            words = ", ".join(f"{name}={value}" for name, value in changes.items())
+            raise SettingError(
+                f"trained weights of {self.model} cannot be made into those of a model with {words}; another shape "
+                "begins with random ones, --weights none."
+            )
+        backbone.load_state_dict(weights)
+        return self._replace(backbone=backbone.eval())
 
 
 def is_text(reference: str | Path, model: str | None) -> bool:
@@ -70,7 +90,8 @@ def load(
             raise CheckpointError(f"{reference} is not a model of text; give a run of `vitrail pretrain TEXT`.")
         return ours
     files = find(reference)
-    name, stated, layouts = _what_it_is(files, layout, model, config or {})
+    tensors = read_tensors(files.weights)
+    name, stated, layouts = what_it_is(files, tensors, layout, model, config or {})
     kind = LEARNED_BY[models.family(name)]
     learner = kind(
         name,
@@ -78,7 +99,7 @@ def load(
         _tokenizer(files, reference, tokenizer),
         kind.Options(**stated.options),
     )
-    learner.load_state_dict(_renamed(files, read_tensors(files.weights), learner.state_dict(), layouts, learner))
+    learner.load_state_dict(renamed(files, tensors, learner.state_dict(), layouts, learner))
     return learner.eval()
 
 
@@ -97,10 +118,11 @@ def load_backbone(
             raise CheckpointError(f"{reference} is not a model of text; give a run of `vitrail pretrain TEXT`.")
         return PretrainedText(ours.model, ours.backbone, ours.tokenizer)  # type: ignore[arg-type]
     files = find(reference)
-    name, stated, layouts = _what_it_is(files, layout, model, config or {})
+    tensors = read_tensors(files.weights)
+    name, stated, layouts = what_it_is(files, tensors, layout, model, config or {})
     backbone = models.create_text(name, **stated.changes)
     wanted = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
-    weights = _renamed(files, read_tensors(files.weights), wanted, layouts, backbone)
+    weights = renamed(files, tensors, wanted, layouts, backbone)
     backbone.load_state_dict({key.removeprefix("backbone."): value for key, value in weights.items()})
     return PretrainedText(name, backbone.eval(), _tokenizer(files, reference, tokenizer))
 
@@ -115,8 +137,8 @@ def described(files: Files) -> tuple[Described, Mapping[str, Layout]] | None:
     return None
 
 
-def _what_it_is(
-    files: Files, layout: str | None, model: str | None, config: Mapping[str, Any]
+def what_it_is(
+    files: Files, tensors: Mapping[str, Tensor], layout: str | None, model: str | None, config: Mapping[str, Any]
 ) -> tuple[str, Described, Mapping[str, Layout]]:
     """The model's name, its changes and options, and the layouts that may fit."""
     if layout is None and model is None:
@@ -124,16 +146,18 @@ def _what_it_is(
         if found is None:
             raise CheckpointError(f"{files.name} does not say what model of text it is; give --layout and --model.")
         stated, layouts = found
+        stated = next(iter(layouts.values())).refine(stated, tensors)
         return stated.model, stated._replace(changes={**stated.changes, **config}), layouts
     if layout is None or model is None:
         raise CheckpointError(f"{files.name} does not say what it is; give --layout and --model.")
     known = models.TEXT_FAMILIES[models.family(model)].layouts
     if layout not in known:
         raise UnknownName("layout of this family", layout, known)
-    return model, Described(model, {**known[layout].implies, **config}), {layout: known[layout]}
+    stated = known[layout].refine(Described(model, {**known[layout].implies}), tensors)
+    return model, stated._replace(changes={**stated.changes, **config}), {layout: known[layout]}
 
 
-def _renamed(
+def renamed(
     files: Files,
     tensors: Mapping[str, Tensor],
     wanted: Mapping[str, Tensor],

@@ -62,17 +62,27 @@ class Tokenizer:
 
     def encode_many(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Ids ``(n,)`` of each text, as of `encode`."""
+        return [np.array(each.ids, dtype=np.int32) for each in self._encoded(self.inner.encode_batch_fast, texts)]
+
+    def encode_with_spans(self, texts: Sequence[str]) -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        """The same, and the characters ``(n, 2)`` of the text, from the first to behind the last, of each token."""
+        found = self._encoded(self.inner.encode_batch, texts)
+        return [
+            (np.array(each.ids, dtype=np.int32), np.array(each.offsets, dtype=np.int64).reshape(-1, 2))
+            for each in found
+        ]
+
+    def _encoded(self, encode: Callable[..., Any], texts: Sequence[str]) -> list[Any]:
         try:
-            found = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
+            found: list[Any] = encode(list(texts), add_special_tokens=False)
         except Exception as error:  # of the tokenizer's own library, which has no class for it
             unknown = next((each for text in texts for each in text if self.inner.token_to_id(each) is None), None)
             reason = f"the tokenizer does not know the character '{unknown}'" if unknown else str(error)
             raise DataError(f"the text cannot be turned into tokens: {reason}.") from error
-        rows = [np.array(each.ids, dtype=np.int32) for each in found]
-        for text, row in zip(texts, rows, strict=True):
-            if not len(row) and text.strip():
+        for text, each in zip(texts, found, strict=True):
+            if not len(each.ids) and text.strip():
                 raise DataError(f"the tokenizer knows none of the characters in '{text.strip()[:20]}'.")
-        return rows
+        return found
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
         """The text of token ids."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitrail.data.text import characters, tokenizer
+from vitrail.data.text import bytepair, characters, sentencepiece, tokenizer, wordpiece
 from vitrail.data.text.tokenizer import Kind, Tokenizer
 from vitrail.errors import UnknownName
 
 KINDS: dict[str, Kind] = {
     "characters": Kind(characters.learn, characters.opens),
     "file": Kind(None, tokenizer.open_file),
+    "byte-pairs": Kind(bytepair.learn, bytepair.opens),
+    "words": Kind(wordpiece.learn, wordpiece.opens),
+    "pieces": Kind(sentencepiece.learn, sentencepiece.opens),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,17 @@ from vitrail.data.text.batch import TextBatch
 from vitrail.errors import DataError, SettingError
 
 
+class EndlessBatches(TorchDataset[TextBatch], ABC):
+    """Endless batches of a corpus; ``batches[n]`` for any n ≥ 0, which is determined by (seed, n)."""
+
+    @property
+    @abstractmethod
+    def steps_per_epoch(self) -> int:
+        """Batches that hold about as many tokens as there are."""
+
+
 @dataclass(frozen=True)
-class TrainingWindows(TorchDataset[TextBatch]):
+class TrainingWindows(EndlessBatches):
     """Endless batches of windows that begin anywhere; ``windows[n]`` for any n ≥ 0.
 
     With several processes each makes its own rows (``rank`` of ``world``) of the same global batch.

@@ -40,10 +40,18 @@ ACTIVATIONS = {  # the first name of each is the one to write
 
 def vit_rows(config: Config) -> Sequence[Row]:
     """The names in files, of version 5, too."""
-    layer, block = "encoder.layer.{}", "blocks.{}"
+    return [*_around_the_blocks(), *block_rows("encoder.layer.{}", "blocks.{}")]
+
+
+def vit_5_rows(config: Config) -> Sequence[Row]:
+    """The names that version 5 uses in memory."""
+    return [*_around_the_blocks(), *block_5_rows("layers.{}", "blocks.{}")]
+
+
+def block_rows(layer: str, block: str) -> list[Row]:
+    """A block by its name in files and in ours."""
     return [
-        *_around_the_blocks(),
-        *_qkv(f"{layer}.attention.attention", ("query", "key", "value")),
+        *_qkv(f"{layer}.attention.attention", ("query", "key", "value"), block),
         Row(f"{layer}.attention.output.dense", f"{block}.attention.proj"),
         Row(f"{layer}.layernorm_before", f"{block}.norm1"),
         Row(f"{layer}.layernorm_after", f"{block}.norm2"),
@@ -52,12 +60,10 @@ def vit_rows(config: Config) -> Sequence[Row]:
     ]
 
 
-def vit_5_rows(config: Config) -> Sequence[Row]:
-    """The names that version 5 uses in memory."""
-    layer, block = "layers.{}", "blocks.{}"
+def block_5_rows(layer: str, block: str) -> list[Row]:
+    """A block by its name in version 5's memory and in ours."""
     return [
-        *_around_the_blocks(),
-        *_qkv(f"{layer}.attention", ("q_proj", "k_proj", "v_proj")),
+        *_qkv(f"{layer}.attention", ("q_proj", "k_proj", "v_proj"), block),
         Row(f"{layer}.attention.o_proj", f"{block}.attention.proj"),
         Row(f"{layer}.layernorm_before", f"{block}.norm1"),
         Row(f"{layer}.layernorm_after", f"{block}.norm2"),
@@ -152,9 +158,9 @@ def _around_the_blocks() -> list[Row]:
     ]
 
 
-def _qkv(attention: str, parts: tuple[str, ...]) -> list[Row]:
+def _qkv(attention: str, parts: tuple[str, ...], block: str = "blocks.{}") -> list[Row]:
     names = [f"{attention}.{part}" for part in parts]
-    ours = "blocks.{}.attention.qkv"
+    ours = f"{block}.attention.qkv"
     return [Row(tuple(f"{name}.{x}" for name in names), f"{ours}.{x}", STACKED) for x in ("weight", "bias")]
 
 

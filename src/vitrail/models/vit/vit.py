@@ -164,11 +164,16 @@ def patch_embedding(config: Config) -> PatchEmbedding | ResNetStem | ConvStem:
 class ViT(PlainTransformer):
     """Images ``(B, C, H, W)`` float, normalised, to :class:`Features` with one map at the resolution of the patches.
 
+    Attributes:
+        resampling: how learned positions follow an image of another size, as those of small views in training; None
+            to refuse it.
+
     Raises :class:`SettingError` for a shape that cannot be, such as a width that the heads do not divide.
     """
 
     config: Config
     behind = ("norm", "attention_pool", "representation")
+    resampling: Resampling | None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -224,12 +229,16 @@ class ViT(PlainTransformer):
         tokens = torch.cat([*(x.expand(len(patches), -1, -1) for x in prefix), patches], dim=1)
         return self.drop(tokens), grid
 
-    def encode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Tokens to tokens through all blocks and the final norm (eq. 2 to 4)."""
+    def encode(self, tokens: Tensor, grid: tuple[int, int], seen: Tensor | None = None) -> Tensor:
+        """Tokens to tokens through all blocks and the final norm (eq. 2 to 4).
+
+        Where the tokens are not of all patches of the grid, ``seen (B, n)`` has the numbers of those that they are of.
+        """
         rotation = None
         if self.config.position == "rotary":
             head_width = self.config.head_width or self.config.width // self.config.heads
             rotation = rotary_2d(grid, head_width, device=tokens.device)
+            rotation = rotation if seen is None else rotation.of(seen)
         for block in self.blocks:
             tokens = block(tokens, rotation)
         return self.norm(tokens) if self.config.norm == "tokens" else tokens
@@ -271,6 +280,8 @@ class ViT(PlainTransformer):
 
     def _positions(self, patches: Tensor, grid: tuple[int, int]) -> Tensor | None:
         """What is added to the tokens, ``(1, N or 1 + N, D)``, the class token's first; None with rotary positions."""
+        if self.positions is not None and self.resampling is not None:
+            return resample_positions(self.positions, self.grid, grid, self.resampling)
         if self.positions is not None and grid != self.grid:
             raise SettingError(
                 "this model's learned positions are for {}x{} patches, the image has {}x{}; "

@@ -1,0 +1,164 @@
+"""iGPT knows what colour comes next, what is in a picture, and how it goes on: CIFAR-10 at 16 pixels, 64 colours.
+
+One small network, trained once, is measured in three ways; each proof trains it where the one before has not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrail.console import say
+from vitrail.data.dataset import open_dataset
+from vitrail.data.loader import EvaluationBatches
+from vitrail.data.source import Dataset, SplitName
+from vitrail.errors import SettingError
+from vitrail.metrics.probe import linear_probe
+from vitrail.nn.sampling import sample
+from vitrail.objectives.pixels import NextPixel
+from vitrail.proofs.data import cifar10
+from vitrail.proofs.proof import Proof
+from vitrail.recipes.evaluate import Evaluate, evaluate
+from vitrail.recipes.pretrain import Pretrain, pretrain
+from vitrail.recipes.run import RECORD
+from vitrail.weights import objective
+
+MORE = 0.05  # what the probe must be better by than the baseline
+COMPLETED, OFTEN = 200, 4  # test images that are completed, and how many times each
+AT_ONCE = 64  # of them
+
+
+def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
+    """Nats a pixel of test images, and of the left-pixel bigram: which colour follows which in a row, counted."""
+    proof = Proof("igpt", "nats a pixel", measured=None, baseline=None, bar=2.0, better="lower")
+    return _measured(proof, data, out, seed, nats)
+
+
+def prove_probe(data: Path | None, out: Path, seed: int = 0) -> Proof:
+    """Accuracy of a linear classifier on the middle layer's mean token, and of the same on the pixels themselves."""
+    proof = Proof("igpt-probe", "accuracy of a linear probe", measured=None, baseline=None, bar=1.0)
+    proof = _measured(proof, data, out, seed, probed)
+    return proof if proof.baseline is None else replace(proof, bar=proof.baseline + MORE)
+
+
+def prove_completion(data: Path | None, out: Path, seed: int = 0) -> Proof:
+    """Squared error of lower halves, and of the last row that is given, repeated.
+
+    A painted half is the mean of a few: a single one is as far from the truth as two pictures of the same kind are.
+    """
+    proof = Proof("igpt-completion", "squared error of lower halves", None, None, bar=0.12, better="lower")
+    return _measured(proof, data, out, seed, completed)
+
+
+def _measured(
+    proof: Proof,
+    data: Path | None,
+    out: Path,
+    seed: int,
+    compare: Callable[[NextPixel, str, Path], tuple[float, float]],
+) -> Proof:
+    """``proof`` with what ``compare`` measures, and its baseline; or why it is skipped."""
+    try:
+        folder = str(cifar10(data))
+    except SettingError as error:
+        return replace(proof, reason=str(error))
+    began, run = time.perf_counter(), out.parent / "igpt"
+    if proof.name == "igpt" or not (run / RECORD).is_file():
+        pretrain(small_igpt(folder, run, seed))
+    learner = objective.load(run)
+    assert isinstance(learner, NextPixel)
+    measured, baseline = compare(learner, folder, run)
+    return replace(proof, measured=measured, baseline=baseline, seconds=round(time.perf_counter() - began, 1))
+
+
+def small_igpt(data: str, out: Path, seed: int) -> Pretrain:
+    """The smallest iGPT for as many images as there are."""
+    return Pretrain(
+        data,
+        "next-pixel",
+        out,
+        overwrite=True,
+        model="igpt-nano",
+        steps=600,
+        batch_size=16,
+        learning_rate=3e-3,
+        seed=seed,
+    )
+
+
+def nats(learner: NextPixel, data: str, run: Path) -> tuple[float, float]:
+    """Nats a pixel of test images, of the model and of the left-pixel bigram."""
+    dataset = open_dataset(data)
+    measured = evaluate(Evaluate(str(run), split="test", precision="float32"))["loss"]
+    baseline = bigram(
+        colours_of(learner, dataset, "train"), colours_of(learner, dataset, "test"), len(learner.backbone.palette)
+    )
+    say(f"igpt: {measured:.4f} nats a pixel, left-pixel bigram {baseline:.4f}")
+    return measured, baseline
+
+
+def bigram(train: Tensor, test: Tensor, colours: int) -> float:
+    """Nats a pixel of ``test (M, h, w)`` by how often each colour followed each in the rows of ``train``, plus one.
+
+    The first pixel of a row follows the edge, which is a colour of its own here.
+    """
+
+    def pairs(images: Tensor) -> Tensor:
+        return F.pad(images, (1, 0), value=colours)[:, :, :-1] * colours + images
+
+    counts = torch.bincount(pairs(train).flatten(), minlength=(colours + 1) * colours).view(colours + 1, colours) + 1.0
+    chances = (counts / counts.sum(dim=1, keepdim=True)).log().flatten()
+    return float(-chances[pairs(test).flatten()].mean())
+
+
+def probed(learner: NextPixel, data: str, run: Path) -> tuple[float, float]:
+    """Accuracy on test images of a linear classifier on the middle layer, and on pixels."""
+    measured = evaluate(Evaluate(str(run), data, probe="linear", precision="float32"))["top1"]
+    dataset = open_dataset(data)
+    train, validation, test = (pixels_of(learner, dataset, split) for split in ("train", "validation", "test"))
+    weight, bias = linear_probe(*train, validation, len(dataset.classes))
+    baseline = ((test[0] @ weight.T + bias).argmax(dim=1) == test[1]).float().mean().item()
+    say(f"igpt-probe: middle layer {measured:.2%}, pixels {baseline:.2%}")
+    return measured, baseline
+
+
+def completed(learner: NextPixel, data: str, run: Path) -> tuple[float, float]:
+    """Mean squared error of pixels in 0 … 1 over lower halves: painted, and the last given row repeated."""
+    images = pixels_of(learner, open_dataset(data), "test")[0]
+    images = images[:: len(images) // COMPLETED].unflatten(1, (learner.preprocess.channels, *learner.preprocess.size))
+    numbers, half = learner.backbone.numbers(images * 2 - 1), images.shape[2] // 2
+    choose = partial(sample, generator=torch.Generator().manual_seed(0))
+    given = numbers[:, : numbers.shape[1] // 2].repeat_interleave(OFTEN, dim=0)
+    with torch.inference_mode():
+        painted = torch.cat([learner.backbone.images(learner.paint(part, choose)) for part in given.split(AT_ONCE)])
+    painted = painted / 2 + 0.5
+    painted = painted.unflatten(0, (-1, OFTEN)).mean(dim=1)
+
+    def error(guess: Tensor) -> float:
+        return (guess - images[:, :, half:]).square().mean().item()
+
+    measured, baseline = error(painted[:, :, half:]), error(images[:, :, half - 1 : half])
+    say(f"igpt-completion: painted {measured:.4f}, last row repeated {baseline:.4f}")
+    return measured, baseline
+
+
+def pixels_of(learner: NextPixel, dataset: Dataset, split: SplitName) -> tuple[Tensor, Tensor]:
+    """All images of a split as the model sees them, ``(M, C · h · w)`` in 0 … 1, and their classes ``(M,)``."""
+    batches = EvaluationBatches(dataset.splits[split], len(dataset.classes), learner.preprocess, 100)
+    parts = [batches[number][0] for number in range(len(batches))]
+    images = torch.cat([part.images for part in parts]).float().flatten(1) / 255
+    return images, torch.cat([part.labels.argmax(dim=1) for part in parts if part.labels is not None])
+
+
+def colours_of(learner: NextPixel, dataset: Dataset, split: SplitName) -> Tensor:
+    """All images of a split as numbers of colours, ``(M, h, w)`` int64."""
+    size = (learner.preprocess.channels, *learner.preprocess.size)
+    images = pixels_of(learner, dataset, split)[0].unflatten(1, size)
+    return learner.backbone.numbers(images * 2 - 1).unflatten(1, size[1:])

@@ -1,0 +1,148 @@
+"""MAE paints what it does not see, and so learns what is in an image: CIFAR-10 with three quarters of it hidden.
+
+One small network, trained once, is measured in two ways; the second proof trains it where the first has not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitrail.console import say
+from vitrail.data.dataset import open_dataset
+from vitrail.data.loader import EvaluationBatches
+from vitrail.data.sample import Batch
+from vitrail.data.source import Dataset
+from vitrail.errors import SettingError
+from vitrail.nn.rope import patch_numbers
+from vitrail.objectives.mae import MAE, patchify
+from vitrail.proofs.data import cifar10
+from vitrail.proofs.proof import Proof
+from vitrail.recipes.evaluate import Evaluate, evaluate
+from vitrail.recipes.pretrain import Pretrain, pretrain
+from vitrail.recipes.pretrain_images import build
+from vitrail.recipes.run import RECORD
+from vitrail.weights import objective
+from vitrail.weights.save import save_description, save_weights
+
+POWER = 3  # of the distance; 2 and 4 give worse colours
+MORE = 0.05  # what the probe must be better by than the baseline
+
+
+def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
+    """Error on hidden patches of test images, as a share of the variance of their pixels.
+
+    The baseline, on the same masks, gives each hidden patch one colour: the mean of those that are seen, weighted by
+    the inverse cube of their distance.
+    """
+    proof = Proof("mae", "error on hidden patches", measured=None, baseline=None, bar=0.44, better="lower")
+    return _measured(proof, data, out, seed, painted)
+
+
+def prove_probe(data: Path | None, out: Path, seed: int = 0) -> Proof:
+    """Accuracy of a linear classifier on the encoder's features, and on those of the same encoder before training."""
+    proof = Proof("mae-probe", "accuracy of a linear probe", measured=None, baseline=None, bar=1.0)
+    proof = _measured(proof, data, out, seed, probed)
+    return proof if proof.baseline is None else replace(proof, bar=proof.baseline + MORE)
+
+
+def _measured(
+    proof: Proof, data: Path | None, out: Path, seed: int, compare: Callable[[Pretrain], tuple[float, float]]
+) -> Proof:
+    """``proof`` with what ``compare`` measures, and its baseline; or why it is skipped."""
+    try:
+        folder = str(cifar10(data))
+    except SettingError as error:
+        return replace(proof, reason=str(error))
+    began, settings = time.perf_counter(), small_mae(folder, out.parent / "mae", seed)
+    if proof.name == "mae" or not (out.parent / "mae" / RECORD).is_file():
+        pretrain(settings)
+    measured, baseline = compare(settings)
+    say(f"{proof.name}: {measured:.4f}, baseline {baseline:.4f}")
+    return replace(proof, measured=measured, baseline=baseline, seconds=round(time.perf_counter() - began, 1))
+
+
+def small_mae(data: str, out: Path, seed: int) -> Pretrain:
+    """A million weights that learn pixels as they are, which is what is measured."""
+    return Pretrain(
+        data,
+        "mae",
+        out,
+        overwrite=True,
+        model="vit-micro",
+        config=("depth=4", "mlp=512"),
+        options=("normalise_patches=false", "decoder_width=96", "decoder_depth=2"),
+        steps=500,
+        batch_size=128,
+        learning_rate=2e-3,
+        seed=seed,
+    )
+
+
+def probed(settings: Pretrain) -> tuple[float, float]:
+    """Accuracy of a linear probe on test images, of the trained encoder and of one with random weights."""
+    assert settings.out is not None
+    untrained = settings.out / "untrained"
+    learner = build(settings, 32, 3).fitted_to(open_dataset(str(settings.data)).splits["train"], settings.seed)
+    save_description(learner, untrained)
+    save_weights(learner.state_dict(), untrained)
+    trained, random = (
+        evaluate(Evaluate(str(run), settings.data, probe="linear"))["top1"] for run in (settings.out, untrained)
+    )
+    return trained, random
+
+
+def painted(settings: Pretrain) -> tuple[float, float]:
+    """Error on the hidden patches of test images, of what is painted and of interpolated colours."""
+    assert settings.out is not None
+    learner = objective.load(settings.out)
+    assert isinstance(learner, MAE)
+    return errors(learner, open_dataset(str(settings.data)))
+
+
+@torch.inference_mode()
+def errors(learner: MAE, dataset: Dataset) -> tuple[float, float]:
+    """Mean squared error over the hidden patches of what is painted, and of interpolated colours.
+
+    Each channel's as a share of the variance of its pixels, over all test images.
+    """
+    batches = EvaluationBatches(dataset.splits["test"], len(dataset.classes), learner.preprocess, 100)
+    rows = (squares(learner, batches[number][0]) for number in range(len(batches)))
+    paintings, colours, values = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    variance = values.var(dim=0)
+    return (paintings.mean(dim=0) / variance).mean().item(), (colours.mean(dim=0) / variance).mean().item()
+
+
+def squares(learner: MAE, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared errors of both, one row a hidden patch, and all pixels; each ``(…, C)``."""
+    assert batch.draws is not None
+    images = learner.normalized(batch.images)
+    seen, hidden = learner.order(batch.draws).tensor_split([learner.seen], dim=1)
+    shape = (-1, images.shape[1])  # of a patch: pixels, channels
+    patches = patchify(images, learner.backbone.config.patch_size).unflatten(2, shape)
+    answers = (
+        learner.pixels(learner.paint(images, seen), images).unflatten(2, shape),
+        interpolate(patches, learner.backbone.grid, seen),
+    )
+    both = [
+        (answer - patches).square().mean(dim=2).gather(1, _along(hidden, patches)).flatten(0, 1) for answer in answers
+    ]
+    return both[0], both[1], patches.flatten(0, 2)
+
+
+def interpolate(patches: Tensor, grid: tuple[int, int], seen: Tensor) -> Tensor:
+    """One colour for each patch ``(B, N, 1, C)`` from those that are seen, of pixels ``(B, N, p · p, C)``."""
+    places = patch_numbers(grid)
+    distances = torch.cdist(places, places).clamp_min(1e-3)[seen]  # B, n, N
+    weights = distances**-POWER
+    colours = patches.mean(dim=2).gather(1, _along(seen, patches))
+    return ((weights / weights.sum(dim=1, keepdim=True)).transpose(1, 2) @ colours).unsqueeze(2)
+
+
+def _along(numbers: Tensor, patches: Tensor) -> Tensor:
+    return numbers.unsqueeze(-1).expand(-1, -1, patches.shape[-1])

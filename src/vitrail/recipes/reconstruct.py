@@ -1,0 +1,91 @@
+"""Reconstruct: hide patches of images and let a masked autoencoder paint them, as a picture and as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vitrail.console import progress, say
+from vitrail.data.files import Files
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.rng import generator
+from vitrail.errors import DataError, SettingError, UnreadableImage
+from vitrail.explain.draw_reconstruction import draw_reconstructions
+from vitrail.explain.reconstruct import Reconstruction, reconstruct
+from vitrail.metrics import draw
+from vitrail.objectives.mae import MAE, count_seen
+from vitrail.recipes.config import parsed_changes
+from vitrail.recipes.opened import as_stated
+from vitrail.recipes.predict import find_images
+from vitrail.train.precision import choose_device
+from vitrail.weights import objective
+
+if TYPE_CHECKING:
+    from vitrail.recipes.explain import Explain
+
+MOST_ROWS = 16  # images that one sheet shows legibly
+
+
+def reconstructions(settings: Explain) -> list[dict[str, Any]]:
+    """Draw the picture; returns the error of each readable image, and for JSON which of its patches were hidden.
+
+    Raises :class:`SettingError` for what was not trained as a masked autoencoder, or a share of hidden patches that
+    cannot be, :class:`DataError` if no image can be read.
+    """
+    learner = open_mae(settings)
+    if settings.mask_ratio is not None:
+        count_seen(learner.backbone.grid[0] * learner.backbone.grid[1], settings.mask_ratio)
+    files = Files(find_images(settings.images))
+    answers: list[dict[str, Any]] = []
+    rows: list[tuple[str, Reconstruction]] = []
+    with progress("explaining", len(files), unit="image") as advance:
+        for index in range(len(files)):
+            try:
+                name, row = painted(learner, files, index, settings)
+            except UnreadableImage as error:
+                say(f"left out: {error}")
+                continue
+            answers.append({"image": name, "error": row.error})
+            if settings.json:
+                answers[-1]["hidden"] = row.hidden.astype(int).tolist()
+            if len(rows) < MOST_ROWS:
+                rows.append(("/".join(Path(name).parts[-2:]), row))  # of class folders, the class
+            advance(index + 1)
+    if not rows:
+        raise DataError("none of the images can be read; give others.")
+    draw.save(draw_reconstructions(rows, borrowed=learner.options.normalise_patches), settings.out)
+    if not settings.json:
+        for answer in answers:
+            say(f"{answer['image']}: error {answer['error']:.3f}")
+        say(f"the picture of {'them' if len(answers) == len(rows) else f'the first {len(rows)}'} is {settings.out}")
+    return answers
+
+
+def open_mae(settings: Explain) -> MAE:
+    """The objective of a run, of ``hf:ORG/NAME``, or of a file that the settings explain, on the device."""
+    if settings.stated.image_size is not None:
+        raise SettingError("patches are painted at the image size of pre-training; leave out --image-size.")
+    options = parsed_changes(MAE.Options, settings.options, "--options")
+    preparation = parsed_changes(Preprocess, settings.stated.preprocess, "--preprocess")
+    learner = objective.load(settings.run, objective="mae", **as_stated(settings.stated), options=options)
+    if not isinstance(learner, MAE):
+        raise SettingError(
+            f"{settings.run} was pre-trained with {learner.name}, which paints no hidden patches; give a run of "
+            "`vitrail pretrain DATA --objective mae`."
+        )
+    learner.preprocess = replace(learner.preprocess, **preparation)
+    return learner.to(choose_device(settings.device))
+
+
+def painted(learner: MAE, files: Files, index: int, settings: Explain) -> tuple[str, Reconstruction]:
+    """Name and reconstruction of one image; which patches are hidden depends on the seed and its place alone."""
+    sample = files.sample(index)
+    image, _ = learner.preprocess.view(sample.image)
+    device = learner.mask_token.device
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+    draw = int(generator(settings.seed, "mask", index).integers(2**63))
+    (row,) = reconstruct(learner, pixels, torch.tensor([draw], device=device), settings.mask_ratio)
+    return sample.name, row
