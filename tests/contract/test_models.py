@@ -15,7 +15,12 @@ SMALL = {
     "dinov3": {"width": 24, "depth": 2, "heads": 3, "mlp": 48, "patch_size": 8, "image_size": (24, 16)},
     "googlenet": {"image_size": (96, 64)},
     "igpt": {
-        **{"width": 24, "depth": 2, "heads": 3, "mlp": 48, "colours": 8, "image_size": (6, 4)},
+        "width": 24,
+        "depth": 2,
+        "heads": 3,
+        "mlp": 48,
+        "colours": 8,
+        "image_size": (6, 4),
         "feature_layer": 2,  # the last, so that nothing lies behind what is read
     },
     "lenet": {},

@@ -38,7 +38,8 @@ def image_objective(name):
     model, changes = IMAGE_MODELS[name]
     torch.manual_seed(0)
     backbone = models.create(model, **changes)
-    preprocess = kind.usual_preprocess(Preprocess(backbone.config.image_size, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3))
+    plain = Preprocess(backbone.config.image_size, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    preprocess = kind.usual_preprocess(plain)
     return kind(model, backbone, preprocess, kind.Options(**OPTIONS.get(name, {})))
 
 

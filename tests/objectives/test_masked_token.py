@@ -256,3 +256,21 @@ def test_a_batch_of_windows_is_framed_on_its_own():
     batch = TextBatch(torch.full((1, 30), 7), ("row",), torch.tensor([5]))
     framed = learner.framed(batch.ids)
     assert framed.tolist() == [[CHARACTERS.first, *[7] * 30, CHARACTERS.separator]]
+
+
+def test_texts_that_do_not_belong_together_are_told_apart():
+    """Documents of letters of their own: whether B is of another one can be seen from both sides."""
+    rng = np.random.default_rng(0)
+    documents = ["".join(rng.choice(list(of), 900)) for of in ("abcd..", "efgh..")]
+    learner = objective(learn(documents, 40, MaskedToken.special), context=24, next_sentence=True)
+    ids = learner.tokenizer.encode_many(documents)
+    batches = learner.training_batches(ids, 16, seed=0)
+    optimizer = torch.optim.Adam(learner.parameters(), 3e-3)
+    for step in range(150):
+        loss = learner.train().loss(batches[step])["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        figures = learner.eval().loss(learner.evaluation_batches(ids, 200)[0])
+    assert figures["next_accuracy"] > 0.9

@@ -15,10 +15,11 @@ TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 SMALL = {"width": 32, "depth": 2, "decoder_depth": 2, "heads": 2, "mlp": 48, "context": 24}
 
 
-def objective(model="t5-nano", special=Span.special, context=24, **options):
+def objective(model="t5-nano", special=Span.special, gated=None, **options):
     tokenizer = learn([TEXT], 1000, special)
     torch.manual_seed(0)
-    backbone = models.create_text(model, **{**SMALL, "vocabulary": len(tokenizer), "context": context})
+    changes = {} if gated is None else {"gated": gated}
+    backbone = models.create_text(model, **SMALL, vocabulary=len(tokenizer), **changes)
     return Span(model, backbone, tokenizer, Span.Options(**options))
 
 
@@ -52,10 +53,20 @@ def test_the_loss_is_the_mean_over_all_that_is_written(model, tied):
 @torch.no_grad()
 def test_only_a_tied_output_is_the_embedding_and_only_t5s_is_scaled():
     tokens = torch.randn(3, 32)
-    tied, own, first = objective(), objective(tied=False), objective("transformer-nano")
+    tied, own, first = objective(tied=True), objective(tied=False), objective("transformer-nano")
     assert torch.allclose(tied.logits(tokens), tokens @ tied.backbone.token_embedding.weight.T * 32**-0.5, atol=1e-5)
     assert torch.allclose(own.logits(tokens), tokens @ own.head.weight.T, atol=1e-5)
     assert torch.allclose(first.logits(tokens), tokens @ first.backbone.token_embedding.weight.T, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "gated", "tied"), [("t5-nano", True, False), ("t5-nano", False, True), ("transformer-nano", None, True)]
+)
+def test_the_output_is_tied_where_the_models_paper_ties_it(model, gated, tied):
+    learner = objective(model, gated=gated)
+    assert learner.options.tied is tied
+    assert (learner.head is None) is tied
+    assert Span.from_json(learner.to_json()).options == learner.options
 
 
 def test_a_row_takes_as_much_text_as_fills_the_context():

@@ -192,7 +192,7 @@ def test_a_fine_tuned_model_is_a_backbone_but_guesses_no_tokens(tmp_path):
     pooled = text.load_backbone(folder).backbone(ids, segments, mask).pooled
     assert difference(pooled, peer.bert(ids, mask.long(), segments).pooler_output) < 1e-5
     with pytest.raises(CheckpointError, match=r"missing cls\.predictions"):
-        load(folder)
+        text.load(folder)
 
 
 def google(state):

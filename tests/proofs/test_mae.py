@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from vitrail import models
 from vitrail.data.dataset import open_dataset
 from vitrail.data.preprocess import Preprocess
 from vitrail.objectives import MAE
-from vitrail.proofs.mae import errors, interpolate
+from vitrail.proofs import mae as proofs
+from vitrail.proofs.mae import errors, interpolate, small_mae
+from vitrail.proofs.prove import PROOFS
+from vitrail.recipes.pretrain import Pretrain
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -65,3 +69,24 @@ def test_whoever_paints_the_original_has_no_error(noise: Path) -> None:
     learner = an_mae()
     learner.paint = lambda images, seen: learner.targets(images)  # type: ignore[method-assign]
     assert errors(learner, open_dataset(str(noise)))[0] < 1e-9
+
+
+@pytest.mark.parametrize("name", ["mae", "mae-probe"])
+def test_from_training_to_the_figures(name: str, noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tiny(data: str, out: Path, seed: int, options: tuple[str, ...]) -> Pretrain:
+        settings = small_mae(data, out, seed, options)
+        shape = ("width=24", "depth=1", "heads=3", "mlp=24")
+        return replace(settings, config=shape, steps=2, batch_size=8, workers=0, device="cpu")
+
+    monkeypatch.setattr(proofs, "cifar10", lambda data: noise)
+    monkeypatch.setattr(proofs, "small_mae", tiny)
+    proof = PROOFS[name](None, tmp_path / "out")
+    assert proof.measured is not None
+    assert proof.baseline is not None
+    assert proof.seconds > 0
+    if name == "mae":
+        assert proof.measured > 0.9  # of noise
+        assert proof.passed is False
+    else:
+        assert proof.bar == pytest.approx(proof.baseline + 0.05)
+        assert (tmp_path / "out" / "untrained" / "model.safetensors").is_file()

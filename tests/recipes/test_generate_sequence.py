@@ -60,11 +60,13 @@ def test_from_text_to_answers(tmp_path, capsys):
     for flags in (["--beams", 1], ["--beams", 4], ["--temperature", 0.1]):
         status, out, err = run(capsys, "generate", run_folder, "--prompt", prompt, *flags)
         assert status == 0, err
-        assert out == "abcdefgh. abcdefgh\n"
+        assert out.startswith("abcdef")
+        assert out.endswith("gh. abcdefgh\n")
     status, out, _ = run(capsys, "generate", run_folder, "--prompt", prompt, "--beams", 3, "--count", 2, "--json")
     first, second = json.loads(out)
-    assert (status, first["filled"], first["ended"]) == (0, "abcdefgh. abcdefgh", True)
+    assert (status, first["ended"]) == (0, True)
     assert first["text"].startswith("<extra_id_0>ef")
+    assert first["filled"].startswith("abcdef")
     assert second["score"] < first["score"] < 0
 
 

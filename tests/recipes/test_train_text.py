@@ -137,6 +137,18 @@ def test_what_runs_say_of_pairs_words_and_questions(learned, vitrail) -> None:
     assert "answer needs 'question ||| context', not 'where to'" in said.err
 
 
+def test_predict_reads_what_a_task_is_trained_on(learned, vitrail, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("old O\nships O\nto O\nrome O\n\nnew O\n")
+    said = vitrail("predict", learned("tagging").folder, tmp_path / "a.conll", "--device", "cpu")
+    assert said.out.splitlines()[0] == "old [ships THING] to [rome CITY]"
+    assert len(said.out.splitlines()) == 2
+    said = vitrail("predict", learned("answer").folder, learned("answer").data, "--device", "cpu", "--json")
+    assert len(json.loads(said.out)) == 90
+    (tmp_path / "a.csv").write_text("context,question\nnew ships went to oslo again,where to\n")
+    said = vitrail("predict", learned("answer").folder, tmp_path / "a.csv", "--device", "cpu")
+    assert said.out.startswith("where to: oslo (")
+
+
 def test_bad_input_for_predict(learned, vitrail, tmp_path: Path) -> None:
     of = learned("text-classification").folder
     (tmp_path / "empty.txt").write_text("\n")

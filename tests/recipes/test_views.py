@@ -136,6 +136,8 @@ def test_a_stopped_run_goes_on_exactly(objective, tmp_path, monkeypatch):
 def test_dino_may_cut_its_batches_and_simclr_may_not(tmp_path):
     with pytest.raises(SettingError, match="compares the images of a batch"):
         pretrain(settings("simclr", tmp_path / "simclr", accumulate=2))
+    with pytest.raises(SettingError, match="give more than one"):
+        pretrain(settings("simclr", tmp_path / "simclr", batch_size=1))
     pretrain(settings("dino", tmp_path / "whole", steps=4))
     pretrain(settings("dino", tmp_path / "cut", steps=4, accumulate=2))
     losses = [[record["loss"] for record in records(tmp_path / name, "train")] for name in ("whole", "cut")]

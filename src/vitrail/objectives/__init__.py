@@ -24,7 +24,7 @@ TEXT_OBJECTIVES: dict[str, type[TextObjective]] = {
 OBJECTIVES: dict[str, type[Objective]] = {**IMAGE_OBJECTIVES, **TEXT_OBJECTIVES}
 
 # What the published weights of each family of models of text were trained with.
-LEARNED_BY: dict[str, type[TextObjective]] = {"bert": MaskedToken, "gpt": NextToken, "t5": Span}
+LEARNED_BY: dict[str, type[TextObjective]] = {"bert": MaskedToken, "gpt": NextToken, "t5": Span, "transformer": Span}
 
 __all__ = [
     "IMAGE_OBJECTIVES",

@@ -53,7 +53,7 @@ def prove_completion(data: Path | None, out: Path, seed: int = 0) -> Proof:
 
     A painted half is the mean of a few: a single one is as far from the truth as two pictures of the same kind are.
     """
-    proof = Proof("igpt-completion", "squared error of lower halves", None, None, bar=0.12, better="lower")
+    proof = Proof("igpt-completion", "squared error of lower halves", None, None, bar=0.06, better="lower")
     return _measured(proof, data, out, seed, completed)
 
 

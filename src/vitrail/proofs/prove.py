@@ -15,7 +15,26 @@ from tyro.conf import Positional
 
 from vitrail.console import say
 from vitrail.errors import UnknownName
-from vitrail.proofs import bert, bit, deit, gpt, hopfield, igpt, lenet, mae, pvt, resnet, resume, rope, swin, t2t, vit
+from vitrail.proofs import (
+    bert,
+    bert_finetune,
+    bit,
+    deit,
+    gpt,
+    hopfield,
+    igpt,
+    lenet,
+    mae,
+    pvt,
+    resnet,
+    resume,
+    rope,
+    swin,
+    t2t,
+    t5,
+    transformer,
+    vit,
+)
 from vitrail.proofs.proof import Proof
 from vitrail.recipes.settings import LeftOpen, Names
 
@@ -31,6 +50,9 @@ PROOFS: dict[str, Callable[[Path | None, Path, int], Proof]] = {
     "rope": rope.prove,
     "gpt": gpt.prove,
     "bert": bert.prove,
+    "bert-finetune": bert_finetune.prove,
+    "t5": t5.prove,
+    "transformer": transformer.prove,
     "hopfield": hopfield.prove,
     "mae": mae.prove,
     "mae-probe": mae.prove_probe,

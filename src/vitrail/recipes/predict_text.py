@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 BETWEEN = "|||"  # the pieces of one input
 SHOWN = 70  # characters of a text
+OF_TASKS = {
+    "tagging": (".conll", ".bio", ".iob", ".iob2", ".jsonl"),
+    "answer": (".json", ".jsonl"),
+}  # read as for training
 
 
 def predict_text(settings: Predict, task: TextTask[Any]) -> list[dict[str, Any]]:
@@ -45,11 +49,14 @@ def predict_text(settings: Predict, task: TextTask[Any]) -> list[dict[str, Any]]
 def texts_of(word: str, task: TextTask[Any], settings: Predict) -> Iterator[tuple[str, ...]]:
     """The inputs that a word of the command line stands for, each with the pieces that the task asks for.
 
-    A file has one a line, a table one a row; anything else is one itself.
+    A file has one a line, a table one a row, a task's own files what they are for; anything else is one itself.
     """
     path = Path(word)
     if word == "-":
         yield from of_lines(sys.stdin.buffer.read().decode("utf-8", "replace"), task)
+    elif is_file(path) and path.suffix.lower() in OF_TASKS.get(task.name, ()):
+        examples = task.open(word, Columns(), as_given=True).splits
+        yield from (example.texts for of_split in examples.values() for example in of_split)
     elif is_file(path) and path.suffix.lower() in ROWS:
         yield from of_table(path, task, Columns(settings.text_column, settings.pair_column))
     elif is_file(path):

@@ -48,6 +48,8 @@ def prepare(settings: Pretrain) -> Pretraining:
     if settings.accumulate > 1 and not learner.parts:
         raise SettingError(f"{learner.name} compares the images of a batch with each other; leave out --accumulate.")
     batch_size = settings.batch_size or best_batch_size(len(train))
+    if batch_size < 2 and not learner.parts:
+        raise SettingError(f"{learner.name} compares the images of a batch with each other; give more than one.")
     here = distributed.rank(), distributed.world()
     batches = learner.training_batches(train, len(dataset.classes), batch_size, settings.seed, *here)
     workers = default_workers(len(train)) if settings.workers is None else settings.workers

@@ -33,7 +33,7 @@ from vitrail.recipes.study import Study
 from vitrail.recipes.train import Train, train
 
 SMALL_IMAGES = 64  # pixels up to which images are shown at this size, else at twice or more of it
-SEEN, FEWEST, MOST = 90_000, 5, 100  # images that a run sees in all, and the epochs that this may take
+SEEN, FEWEST, MOST = 80_000, 5, 100  # images that a run sees in all, and the epochs that this may take
 BATCH_SIZE = 64
 PICTURE = "study.png"
 NEARLY, FARTHEST = 0.05, 100.0  # by how much two costs may differ; how far beyond the data the curves are followed

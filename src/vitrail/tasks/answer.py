@@ -81,15 +81,15 @@ class Answering(TextTask[Question]):
         super().__init__(model, backbone, tokenizer, TokenHead(backbone.width, 2, dropout=0.0), length)
         self.threshold = threshold
 
-    def of(self, batch: TextBatch) -> Tensor:
+    def logits(self, batch: TextBatch) -> Tensor:
         """Logits, with nothing left for what fills rows up."""
-        logits = super().of(batch)
+        logits = super().logits(batch)
         return logits if batch.mask is None else logits.masked_fill(~batch.mask.unsqueeze(-1), float("-inf"))
 
     def loss(self, batch: TextBatch) -> dict[str, Tensor]:
         """The mean of the cross-entropies of the first and of the last token."""
         assert batch.labels is not None, "answering needs labels"
-        return {"loss": F.cross_entropy(self.of(batch), batch.labels)}
+        return {"loss": F.cross_entropy(self.logits(batch), batch.labels)}
 
     @classmethod
     def open(cls, data: str, columns: Columns, *, seed: int = 0, as_given: bool = False) -> TextData[Question]:

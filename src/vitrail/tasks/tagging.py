@@ -54,6 +54,7 @@ class Tagging(TextTask[TaggedWords]):
     ) -> None:
         super().__init__(model, backbone, tokenizer, TokenHead(backbone.width, len(classes)), length)
         self.classes = tuple(classes)
+        self.numbers = {tag: number for number, tag in enumerate(self.classes)}
         self.label_smoothing = label_smoothing
         self.marked = marks_spans(classes)
 
@@ -61,7 +62,7 @@ class Tagging(TextTask[TaggedWords]):
         """Cross-entropy, the mean over the words of each sentence, then over the sentences."""
         assert batch.labels is not None, "tagging needs labels"
         of_tokens = F.cross_entropy(
-            self.of(batch).transpose(1, 2),
+            self.logits(batch).transpose(1, 2),
             batch.labels,
             ignore_index=IGNORED,
             reduction="none",
@@ -95,11 +96,11 @@ class Tagging(TextTask[TaggedWords]):
     def _labels(self, example: TaggedWords, word_of: NDArray[np.int64]) -> NDArray[np.int64] | None:
         if example.tags is None:
             return None
-        if unknown := next((tag for tag in example.tags if tag not in self.classes), None):
+        if unknown := next((tag for tag in example.tags if tag not in self.numbers), None):
             raise DataError(
                 f"the model does not know the tag '{unknown}' of {example.name}; it knows: {', '.join(self.classes)}."
             )
-        tags = np.array([self.classes.index(tag) for tag in example.tags])
+        tags = np.array([self.numbers[tag] for tag in example.tags])
         return np.where(word_of >= 0, tags[word_of], IGNORED)
 
     def tags(self, examples: Sequence[TaggedWords], rows: Rows, outputs: Outputs) -> list[list[tuple[str, float]]]:

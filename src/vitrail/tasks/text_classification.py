@@ -56,6 +56,7 @@ class TextClassification(TextTask[LabelledText]):
             raise SettingError(f"the temperature must be above 0, not {temperature}.")
         super().__init__(model, backbone, tokenizer, PooledHead(backbone, len(classes)), length)
         self.classes = tuple(classes)
+        self.numbers = {name: number for number, name in enumerate(self.classes)}
         self.label_smoothing = label_smoothing
         self.temperature = temperature
         weights = None if class_weights is None else torch.from_numpy(class_weights)
@@ -65,7 +66,7 @@ class TextClassification(TextTask[LabelledText]):
     def loss(self, batch: TextBatch) -> dict[str, Tensor]:
         """Cross-entropy."""
         assert batch.labels is not None, "classification needs labels"
-        logits = self.of(batch)
+        logits = self.logits(batch)
         return {"loss": F.cross_entropy(logits, batch.labels, self.class_weights, label_smoothing=self.label_smoothing)}
 
     @classmethod
@@ -89,12 +90,12 @@ class TextClassification(TextTask[LabelledText]):
     def _label(self, example: LabelledText) -> NDArray[np.int64] | None:
         if example.label is None:
             return None
-        if example.label not in self.classes:
+        if example.label not in self.numbers:
             known = ", ".join(self.classes[:20]) + (" …" if len(self.classes) > 20 else "")
             raise DataError(
                 f"the model does not know the class '{example.label}' of {example.name}; it knows: {known}."
             )
-        return np.array(self.classes.index(example.label))
+        return np.array(self.numbers[example.label])
 
     def metric(self, rows: Rows, outputs: Outputs) -> ClassificationMetric:
         """The figures of rows whose labels are known, and what they are computed of."""

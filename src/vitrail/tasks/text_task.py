@@ -77,9 +77,9 @@ class TextTask(Learner, Generic[E]):
         """Rows of tokens, as of `TextBackbone`, to the head's output: ``(B, K)``, or ``(B, T, K)``."""
         return self.head(self.backbone(ids, segments, mask))
 
-    def of(self, batch: TextBatch) -> Tensor:
-        """The head's output for a batch, float32."""
-        return self(batch.ids, batch.segments, batch.mask).float()
+    def logits(self, batch: TextBatch) -> Tensor:
+        """The head's output for a batch, float32; for the `loss`, which is what sharding gathers weights for."""
+        return self.forward(batch.ids, batch.segments, batch.mask).float()
 
     @abstractmethod
     def loss(self, batch: TextBatch) -> dict[str, Tensor]:
@@ -111,7 +111,7 @@ class TextTask(Learner, Generic[E]):
 
     def outputs(self, batch: TextBatch) -> list[NDArray[np.float32]]:
         """The head's output for each row of a batch; where it is one a token, without what fills the row up."""
-        values = self.of(batch).cpu().numpy()
+        values = self(batch.ids, batch.segments, batch.mask).float().cpu().numpy()
         if values.ndim == 2 or batch.mask is None:
             return list(values)
         return [row[:length] for row, length in zip(values, batch.mask.sum(dim=1).tolist(), strict=True)]

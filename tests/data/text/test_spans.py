@@ -58,13 +58,16 @@ def test_source_and_target_make_up_the_text(window, ratio, span):
 
 
 def test_every_way_to_take_out_spans_is_as_likely():
-    """As in T5's code: 4 of 9 tokens in 2 spans are 3 ways to cut what goes times 4 to cut what stays."""
-    draws = torch.randint(2**62, (24_000,), generator=torch.Generator().manual_seed(1))
+    """4 of 9 tokens in 2 spans: 3 ways to cut what goes, 10 to put it among what stays."""
+    draws = torch.randint(2**62, (60_000,), generator=torch.Generator().manual_seed(1))
     counts = Counter(map(tuple, hidden_spans(draws, Lengths(9, 4, 2)).long().tolist()))
     expected = {
-        (0,) * a + (1,) * c + (0,) * (5 - a) + (1,) * (4 - c) for a, c in itertools.product(range(1, 5), range(1, 4))
+        (*[0] * before, *[1] * first, *[0] * between, *[1] * (4 - first), *[0] * (5 - before - between))
+        for before, between, first in itertools.product(range(1, 6), range(1, 6), range(1, 4))
+        if before + between <= 5
     }
     assert counts.keys() == expected
+    assert len(expected) == 30
     assert all(abs(count - 2000) < 5 * 2000**0.5 for count in counts.values())
 
 

@@ -1,7 +1,7 @@
 """Spans of a text that are taken out, as a function of each row's draw: what span corruption learns from.
 
 As T5 does it (Raffel et al., JMLR 2020, arXiv:1910.10683, sections 3.1.4 and 3.3.4; in its code `random_spans_helper`,
-`random_spans_noise_mask` and `noise_span_to_unique_sentinel`).
+`random_spans_noise_mask` and `noise_span_to_unique_sentinel`), but that a text may also end with what stays.
 """
 
 from __future__ import annotations
@@ -89,23 +89,27 @@ def corrupted(
 
 
 def marked(ids: Tensor, left_out: Tensor, marks: Tensor, count: int, end: int) -> Tensor:
-    """Rows of which each span ``left_out (B, T)`` has become one mark; ``count`` tokens are left, an end follows."""
+    """Rows of which each span ``left_out (B, T)`` has become one mark; ``count`` tokens are left, an end follows.
+
+    There may be one span more than marks, at the end of a row: it leaves nothing.
+    """
     begins = left_out & ~F.pad(left_out, (1, 0))[:, :-1]
-    tokens = torch.where(begins, marks[(begins.cumsum(dim=1) - 1).clamp(min=0)], ids)
+    tokens = torch.where(begins, marks[(begins.cumsum(dim=1) - 1).clamp(0, len(marks) - 1)], ids)
     goes = left_out & ~begins
     order = goes.long().argsort(dim=1, stable=True)[:, :count]
     return F.pad(tokens.gather(1, order), (0, 1), value=end)
 
 
 def hidden_spans(draws: Tensor, lengths: Lengths) -> Tensor:
-    """Which tokens are taken out, ``(B, window)`` bool: a text begins with what stays and ends with what does not.
+    """Which tokens are taken out, ``(B, window)`` bool; the first never is.
 
-    What stays and what is taken out are each cut into as many pieces, every way of cutting being as likely; the pieces
-    take turns.
+    What stays and what is taken out are cut into pieces that take turns, every way of cutting being as likely. In T5's
+    code the last token always goes, so that no text ends but with a gap; here one piece that stays may follow.
     """
     window, hidden, spans = lengths
-    stay, go = uniform(draws, window - 2).split([window - hidden - 1, hidden - 1], dim=1)
-    pieces = torch.stack([random_pieces(stay, spans), random_pieces(go, spans)], dim=2).flatten(1)
+    stay, go = uniform(draws, window - 1).split([window - hidden, hidden - 1], dim=1)
+    stays = random_pieces(stay, spans + 1)  # of one token more, the last: so that the last piece may be empty
+    pieces = torch.stack([stays[:, :-1], random_pieces(go, spans)], dim=2).flatten(1)
     places = torch.arange(window, device=draws.device).expand(len(draws), -1).contiguous()
     return torch.searchsorted(pieces.cumsum(dim=1), places, right=True) % 2 == 1
 
