@@ -225,6 +225,13 @@ def test_the_last_layer_is_exact_in_bfloat16():
     assert not torch.equal(answers, answers.bfloat16().float())
 
 
+def test_batch_norms_of_the_teachers_head_see_its_own_views():
+    learner = dino(batch_norm=True).train()
+    before = learner.head.state_dict()["mlp.1.running_mean"].clone()
+    learner.loss(batch_for(learner))
+    assert not torch.equal(learner.head.state_dict()["mlp.1.running_mean"], before)
+
+
 @pytest.mark.parametrize(("width", "hidden"), [(128, 768), (384, 2048), (768, 2048)])
 def test_the_width_of_the_head_follows_the_backbone(width, hidden):
     with torch.device("meta"):

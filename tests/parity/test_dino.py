@@ -54,14 +54,15 @@ def test_loss_and_centre_over_several_steps(views):
     assert ends == pytest.approx([peer.teacher_temp_schedule[0], peer.teacher_temp_schedule[-1]])
 
 
-def test_head_with_their_weights():
-    ours = Head(8, DINO.Options(outputs=20, hidden=24, bottleneck=10))
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_head_with_their_weights(batch_norm):
+    ours = Head(8, DINO.Options(outputs=20, hidden=24, bottleneck=10, batch_norm=batch_norm))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch has a newer form of weight normalisation
-        peer = theirs("vision_transformer.py", "DINOHead")(8, 20, hidden_dim=24, bottleneck_dim=10)
+        peer = theirs("vision_transformer.py", "DINOHead")(8, 20, batch_norm, hidden_dim=24, bottleneck_dim=10)
     with torch.no_grad():
         peer.last_layer.weight_v.mul_(torch.rand(20, 1) + 0.5)
-    ours.mlp.load_state_dict(peer.mlp.state_dict())
+    ours.mlp.load_state_dict(peer.mlp.state_dict() if batch_norm else spread(peer.mlp.state_dict()))
     ours.last.load_state_dict({"weight": peer.last_layer.weight_v.detach()})
     x, y = torch.randn(6, 8), torch.randn(6, 20)
     torch.testing.assert_close(ours(x), peer(x))
@@ -69,6 +70,12 @@ def test_head_with_their_weights():
     (peer(x) * y).sum().backward()
     torch.testing.assert_close(ours.last.weight.grad, peer.last_layer.weight_v.grad, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(ours.mlp[0].weight.grad, peer.mlp[0].weight.grad, atol=1e-5, rtol=1e-4)
+
+
+def spread(state):
+    """Their numbers of the layers, where two places are kept free for batch norms that are not there."""
+    places = {"0": "0", "2": "3", "4": "6"}
+    return {f"{places[name[0]]}{name[1:]}": value for name, value in state.items()}
 
 
 def test_the_teachers_momentum():

@@ -59,6 +59,7 @@ class DINO(ImageObjective):
             outputs: dimensions of an answer; 65,536 in the paper, for a million images.
             hidden: units of the head's MLP; 0 for six times the backbone's width, at most 2,048.
             bottleneck: units of the vector before its last layer.
+            batch_norm: whether the MLP has batch norms, with which small batches of small images learn sooner.
             temperature: of the student's answers.
             teacher_temperature, first_temperature: of the teacher's; the second at the start.
             temperature_warmup: share of all steps after which it is no longer the first but the other.
@@ -73,6 +74,7 @@ class DINO(ImageObjective):
         outputs: int = 4096
         hidden: int = 0
         bottleneck: int = 256
+        batch_norm: bool = False
         temperature: float = 0.1
         teacher_temperature: float = 0.07
         first_temperature: float = 0.04
@@ -110,7 +112,7 @@ class DINO(ImageObjective):
     def train(self, mode: bool = True) -> DINO:
         """Training or evaluation mode; the teacher drops nothing, but takes the statistics of its own batches."""
         super().train(mode)
-        for module in self.backbone.modules():
+        for module in (*self.backbone.modules(), *self.head.modules()):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.train(mode)
         return self
@@ -157,10 +159,13 @@ class Head(nn.Module):
     def __init__(self, width: int, options: DINO.Options) -> None:
         super().__init__()
         hidden, bottleneck = options.hidden or min(2048, 6 * width), options.bottleneck
+        norm = nn.BatchNorm1d if options.batch_norm else nn.Identity
         self.mlp = nn.Sequential(
             nn.Linear(width, hidden),
+            norm(hidden),
             nn.GELU(),
             nn.Linear(hidden, hidden),
+            norm(hidden),
             nn.GELU(),
             nn.Linear(hidden, bottleneck),
         )

@@ -41,6 +41,7 @@ class Span(TextObjective):
     special = ("<pad>", "</s>", "<unk>", *SENTINELS)
     usual_model = "t5-nano"
     next_command = 'vitrail generate {run} --prompt "... <extra_id_0> ..."'
+    beta2 = 0.99  # for small batches, as of `NextToken`
     backbone: EncoderDecoder
 
     @dataclass(frozen=True)

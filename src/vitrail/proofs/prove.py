@@ -57,7 +57,6 @@ PROOFS: dict[str, Callable[[Path | None, Path, int], Proof]] = {
     "mae": mae.prove,
     "mae-probe": mae.prove_probe,
     "igpt": igpt.prove,
-    "igpt-probe": igpt.prove_probe,
     "igpt-completion": igpt.prove_completion,
     "resume": resume.prove,
 }

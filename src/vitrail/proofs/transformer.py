@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrail import models
-from vitrail.console import progress
+from vitrail.console import progress, say
 from vitrail.data.rng import generator, torch_seed
 from vitrail.data.text.characters import learn
 from vitrail.data.text.corpus import read_text
 from vitrail.errors import SettingError
+from vitrail.metrics import draw
 from vitrail.nn.beam import token_by_token
 from vitrail.objectives.span import AnswerWriter, Span
 from vitrail.proofs.data import text
@@ -30,6 +31,7 @@ from vitrail.train.schedule import warmup_cosine
 CONTEXT = 16  # the longest words have 14 letters; then comes the end
 STEPS, BATCH, LEARNING_RATE = 600, 64, 2e-3
 UNSEEN = 1000  # words that are held back
+SHOWN = 3  # of them, in the picture
 
 
 def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
@@ -51,7 +53,10 @@ def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
     measured = share_right(learner, unseen, unseen)
     others = sorted(unseen, key=len)
     baseline = share_right(learner, others, others[1:] + others[:1])
-    return replace(proof, measured=measured, baseline=baseline, seconds=round(time.perf_counter() - began, 1))
+    seconds = round(time.perf_counter() - began, 1)
+    draw_attention(learner, sorted(unseen, key=lambda word: abs(len(word) - 8))[:SHOWN], out / "attention.png")
+    say(f"transformer: what it looks at as it writes is in {out / 'attention.png'}")
+    return replace(proof, measured=measured, baseline=baseline, seconds=seconds)
 
 
 def trained(words: Sequence[str], seed: int) -> Span:
@@ -102,6 +107,36 @@ def share_right(learner: Span, asked: Sequence[str], read: Sequence[str]) -> flo
         answers = (learner.tokenizer.decode(row) for row in written.tolist())
         right += sum(answer == word[::-1] for answer, word in zip(answers, words, strict=True))
     return right / len(asked)
+
+
+@torch.inference_mode()
+def draw_attention(learner: Span, words: Sequence[str], path: Path) -> None:
+    """How much each letter that is written looks at each that is read, over all heads of the last block."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.4 * len(words), 3.6), layout="constrained")
+    for axes, word in zip(figure.subplots(1, len(words), squeeze=False)[0], words, strict=True):
+        looks = cross_attention(learner, word).mean(dim=0)
+        axes.imshow(looks.numpy(), cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(len(word) + 1), [*word, "end"])
+        axes.set_yticks(range(len(word) + 1), [*word[::-1], "end"])
+        axes.set_title(word, loc="left", color=draw.INK, fontsize=11)
+        axes.set_xlabel("read", color=draw.INK)
+        axes.set_ylabel("written", color=draw.INK)
+    draw.save(figure, path)
+
+
+def cross_attention(learner: Span, word: str) -> Tensor:
+    """The probabilities ``(heads, n + 1, n + 1)`` of the last block as it writes a word backwards, and its end."""
+    source, target = (as_rows(learner, [each])[:, : len(word) + 1] for each in (word, word[::-1]))
+    memory = learner.backbone.encode(source)
+    last = learner.backbone.decoder.blocks[-1].cross_attention  # type: ignore[union-attr,index]
+    asked: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda module, inputs: asked.append(inputs[0]))
+    learner.backbone.decode(begun(learner, target), memory)
+    hook.remove()
+    probabilities: Tensor = last.probabilities(asked[0], memory)[0]
+    return probabilities
 
 
 def batched(words: Sequence[str], size: int) -> list[Sequence[str]]:

@@ -48,7 +48,8 @@ class Pretrain:
     data: Positional[LeftOpen[str]] = None
     """Images: any data set, or a folder with images in it. Text: a file, a table with a column of texts, a folder."""
     objective: LeftOpen[str] = None
-    """What is learned: of images mae; of text next-token."""
+    """What is learned: of images mae, dino, simclr, next-pixel or masked-pixel; of text next-token, masked-token or
+    span."""
     out: LeftOpen[Path] = None
     """The run's folder; left out: runs/DATA-OBJECTIVE."""
     resume: LeftOpen[Path] = None

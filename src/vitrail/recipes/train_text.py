@@ -152,7 +152,7 @@ def learn(start: TextStart, plan: Plan, device: torch.device, dtype: torch.dtype
     def validate() -> dict[str, float]:
         rows = start.rows["validation"]
         figures = task.figures(start.data.splits["validation"], rows, outputs_of(task, rows, device, dtype))
-        return {name: value for name, value in figures.items() if isinstance(value, float)}
+        return {name: figures[name] for name in (*task.main, "nll", "ece") if name in figures}
 
     def keep() -> None:
         best = merged(task, distributed.whole(task.state_dict()))
