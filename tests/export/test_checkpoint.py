@@ -56,7 +56,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 WRITTEN = {  # which libraries have which family
     **dict.fromkeys(("bit", "deit", "dinov3", "pvt-v2", "resnet", "swin", "vit"), ("timm", "transformers")),
     **dict.fromkeys(("rope-vit", "vgg"), ("timm",)),
-    **dict.fromkeys(("alexnet", "googlenet", "lenet", "t2t"), ()),
+    **dict.fromkeys(("alexnet", "googlenet", "igpt", "lenet", "t2t"), ()),
     "pvt": ("transformers",),
 }
 PAIRS = [(case, library) for case, (_, _, libraries) in CASES.items() for library in libraries]

@@ -103,6 +103,7 @@ def test_activations_are_those_of_their_formulas():
     formulas = {
         "gelu": x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
         "gelu_tanh": 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        "quick_gelu": x / (1 + torch.exp(-1.702 * x)),
         "relu": x.clamp(min=0),
     }
     assert ACTIVATIONS.keys() == formulas.keys()

@@ -278,5 +278,5 @@ def test_what_ours_has_not_is_said():
     with pytest.raises(CheckpointError, match="MLP is gated-silu"):
         LAYOUTS["transformers"].read({"model_type": "t5", "feed_forward_proj": "gated-silu"})
     with pytest.raises(SettingError, match="no gated MLP with relu"):
-        LAYOUTS["transformers"].write(models.changed("t5-nano", gated=True))
+        LAYOUTS["transformers"].write(models.changed("t5-small", gated=True))
     assert LAYOUTS["transformers"].read({"model_type": "bert"}) is None

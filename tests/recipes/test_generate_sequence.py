@@ -55,7 +55,7 @@ def test_from_text_to_answers(tmp_path, capsys):
         "--json",
     )
     assert status == 0, err
-    assert json.loads(out)["text"] < 0.5
+    assert json.loads(out)["text"] < 1.0  # a uniform guess among the letters has 2.2
     prompt = "abcd<extra_id_0>gh. abcdefgh"
     for flags in (["--beams", 1], ["--beams", 4], ["--temperature", 0.1]):
         status, out, err = run(capsys, "generate", run_folder, "--prompt", prompt, *flags)

@@ -29,6 +29,7 @@ from vitrail.proofs import (
     resnet,
     resume,
     rope,
+    simclr,
     swin,
     t2t,
     t5,
@@ -58,6 +59,7 @@ PROOFS: dict[str, Callable[[Path | None, Path, int], Proof]] = {
     "mae-probe": mae.prove_probe,
     "igpt": igpt.prove,
     "igpt-completion": igpt.prove_completion,
+    "simclr": simclr.prove,
     "resume": resume.prove,
 }
 
