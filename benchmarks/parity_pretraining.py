@@ -19,7 +19,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 TESTS = ROOT / "tests" / "parity"
-FAMILIES = ("mae", "igpt", "gpt", "bert", "t5", "dino")
+FAMILIES = ("mae", "igpt", "gpt", "bert", "t5")
 
 
 def cases(family: str) -> dict[str, Callable[[Path], float]]:

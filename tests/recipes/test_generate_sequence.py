@@ -1,5 +1,6 @@
 """A model that fills gaps, from the text it learns from to its answers on the command line."""
 
+import io
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from vitrail import models
 from vitrail.cli.main import main
 from vitrail.data.text.characters import learn
 from vitrail.objectives.span import Span
-from vitrail.recipes.generate_sequence import filled
+from vitrail.recipes.generate_sequence import filled, fillings
 from vitrail.weights.save import save_description, save_weights
 
 LETTERS = "abcdefgh"
@@ -112,10 +113,28 @@ def test_mistakes_are_named(folder, capsys, words, message):
     assert message in err
 
 
-def test_gaps_are_filled_by_their_names(folder):
+def test_what_is_written_belongs_to_the_gap_before_it():
     tokenizer = learn([LETTERS], 200, Span.special)
     learner = Span("t5-nano", models.create_text("t5-nano", vocabulary=len(tokenizer), context=24), tokenizer)
-    prompt = tokenizer.encode("a<extra_id_0>b<extra_id_1>c<extra_id_2>")
-    written = tokenizer.encode("h<extra_id_1>de<extra_id_0><extra_id_5>g")
-    together = tokenizer.decode(filled(prompt, written, learner), keep_special=True)
-    assert together == "abdec<extra_id_2>"  # 0 is empty, 2 has no answer; what belongs to no gap is left out
+    written = tokenizer.encode("h<extra_id_1>de<extra_id_0><extra_id_5>g<extra_id_1>f")
+    assert fillings(written, learner) == {"": "h", "<extra_id_1>": "def", "<extra_id_0>": "", "<extra_id_5>": "g"}
+
+
+def test_gaps_are_filled_by_their_names():
+    answers = {"<extra_id_1>": "cat", "<extra_id_10>": " dog", "<extra_id_2>": ""}
+    prompt = "The  Größe <extra_id_1>, a<extra_id_10> <extra_id_10>\n<extra_id_2>!<extra_id_3>."
+    assert filled(prompt, answers) == "The  Größe cat, a dog dog\n!<extra_id_3>."
+
+
+def test_what_the_tokenizer_does_not_know_is_said_and_kept(folder, capsys):
+    status, out, err = run(capsys, "generate", folder, "--prompt", "ZZ<extra_id_0>b")
+    assert status == 0
+    assert "does not know 2 tokens of the prompt" in err
+    assert out.startswith("ZZ")
+    assert "does not know" not in run(capsys, "generate", folder, "--prompt", "ab")[2]
+
+
+def test_the_line_end_of_standard_input_is_not_read(folder, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"ab<extra_id_0>\n")))
+    (answer,) = json.loads(run(capsys, "generate", folder, "--prompt", "-", "--json")[1])
+    assert answer["prompt"] == "ab<extra_id_0>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vitrail.console import progress
+from vitrail.console import progress, say
 from vitrail.errors import SettingError
 from vitrail.nn.beam import Answer, beam_search, token_by_token
 from vitrail.nn.sampling import sample
@@ -19,6 +20,8 @@ from vitrail.train.precision import choose_device, choose_precision, products_in
 
 if TYPE_CHECKING:
     from vitrail.recipes.generate import Generate
+
+GAP = re.compile(r"<extra_id_\d+>")
 
 
 @torch.inference_mode()
@@ -32,7 +35,7 @@ def generate_sequence(settings: Generate, learner: Span) -> list[dict[str, Any]]
     Raises :class:`SettingError` for a prompt that is empty or too long, or for more answers than there can be.
     """
     check(settings)
-    prompt = read_prompt(settings)
+    prompt = read_prompt(settings).removesuffix("\n")  # which standard input ends with
     ids = prompt_ids(prompt, learner)
     device = choose_device(settings.device)
     most = min(settings.tokens, learner.backbone.config.context)
@@ -40,7 +43,7 @@ def generate_sequence(settings: Generate, learner: Span) -> list[dict[str, Any]]
     dtype = choose_precision(device, settings.precision)
     with products_in(dtype, device), progress("generating", most, unit="token") as bar:
         answers = answered(settings, learner, torch.tensor([*ids, learner.end], device=device), most, bar)
-    told = [as_json(learner, prompt, ids, answer) for answer in answers]
+    told = [as_json(learner, prompt, answer) for answer in answers]
     if not settings.json:
         print("\n".join(each["filled"] or each["text"] for each in told))
     return told
@@ -67,6 +70,8 @@ def prompt_ids(prompt: str, learner: Span) -> list[int]:
         raise SettingError(
             f"the prompt has {len(ids) + 1:,} tokens with its end, the model reads {context:,} at most; shorten it."
         )
+    if unknown := ids.count(-1 if learner.tokenizer.unknown is None else learner.tokenizer.unknown):
+        say(f"The tokenizer does not know {unknown:,} token{'s' * (unknown > 1)} of the prompt; they are read as such.")
     return ids
 
 
@@ -111,28 +116,40 @@ class Counted:
         self.writer.select(rows)
 
 
-def as_json(learner: Span, prompt: str, ids: list[int], answer: Answer) -> dict[str, Any]:
+def as_json(learner: Span, prompt: str, answer: Answer) -> dict[str, Any]:
     """One answer, as a program reads it."""
     written = [index for index in answer.ids if index not in (learner.end, learner.pad)]
-    gaps = [index for index in ids if index in learner.sentinels]
     return {
         "prompt": prompt,
         "text": learner.tokenizer.decode(written, keep_special=True),
-        "filled": learner.tokenizer.decode(filled(ids, written, learner), keep_special=True) if gaps else None,
+        "filled": filled(prompt, fillings(written, learner)) if GAP.search(prompt) else None,
         "tokens": len(answer.ids),
         "ended": answer.ids[-1] == learner.end,
         "score": answer.score or None,
     }
 
 
-def filled(ids: list[int], written: list[int], learner: Span) -> list[int]:
-    """The prompt's tokens with what was written for each sentinel in its place; a gap without an answer stays one."""
-    fillings: dict[int, list[int]] = {}
-    gap: int | None = None
+def fillings(written: list[int], learner: Span) -> dict[str, str]:
+    """What was written for each gap, by its sentinel."""
+    found: dict[str, list[int]] = {}
+    sentinel = ""  # what comes before the first one belongs to none
     for index in written:
         if index in learner.sentinels:
-            gap = index
-            fillings.setdefault(gap, [])
-        elif gap is not None:
-            fillings[gap].append(index)
-    return [token for index in ids for token in fillings.get(index, [index])]
+            sentinel = learner.tokenizer.token(index)
+            found.setdefault(sentinel, [])
+        else:
+            found.setdefault(sentinel, []).append(index)
+    return {sentinel: learner.tokenizer.decode(ids) for sentinel, ids in found.items()}
+
+
+def filled(prompt: str, answers: dict[str, str]) -> str:
+    """The prompt with the answers in its gaps; a gap without one stays.
+
+    Where a space stands before a gap an answer that begins with one does not add another.
+    """
+
+    def answer(gap: re.Match[str]) -> str:
+        text = answers.get(gap[0], gap[0])
+        return text.lstrip() if prompt[: gap.start()].endswith((" ", "\n")) else text
+
+    return GAP.sub(answer, prompt)
