@@ -17,7 +17,6 @@ from vitrail.console import say
 from vitrail.errors import UnknownName
 from vitrail.proofs import (
     bert,
-    bert_finetune,
     bit,
     deit,
     gpt,
@@ -29,7 +28,6 @@ from vitrail.proofs import (
     resnet,
     resume,
     rope,
-    simclr,
     swin,
     t2t,
     t5,
@@ -51,7 +49,6 @@ PROOFS: dict[str, Callable[[Path | None, Path, int], Proof]] = {
     "rope": rope.prove,
     "gpt": gpt.prove,
     "bert": bert.prove,
-    "bert-finetune": bert_finetune.prove,
     "t5": t5.prove,
     "transformer": transformer.prove,
     "hopfield": hopfield.prove,
@@ -59,7 +56,6 @@ PROOFS: dict[str, Callable[[Path | None, Path, int], Proof]] = {
     "mae-probe": mae.prove_probe,
     "igpt": igpt.prove,
     "igpt-completion": igpt.prove_completion,
-    "simclr": simclr.prove,
     "resume": resume.prove,
 }
 
