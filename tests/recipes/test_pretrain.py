@@ -195,3 +195,16 @@ def test_the_commands(vitrail, book, tmp_path):
     assert refused.status == 2
     again = vitrail("pretrain", book, *words, "--out", tmp_path / "run")
     assert (again.status, "already holds a run" in again.err) == (2, True)
+
+
+def test_an_output_layer_of_its_own_goes_on_too(book, tmp_path):
+    """T5 v1.1's is not the embedding of the tokens, and so no part of the model."""
+    shape = ("width=16", "depth=1", "decoder_depth=1", "heads=2", "head_width=8", "mlp=32")
+    span = {"objective": "span", "model": "t5-nano", "context": 24}
+    pretrain(on_text(book, tmp_path / "t5", **span, config=shape, steps=3))
+    again = on_text(book, tmp_path / "again", **span | {"context": None}, config=(), weights=str(tmp_path / "t5"))
+    begun, before = pretrain_text.prepare(again).learner.state_dict(), load(tmp_path / "t5").state_dict()
+    assert begun.keys() == before.keys()
+    assert any(not name.startswith("backbone.") for name in begun)
+    for name, tensor in begun.items():
+        assert torch.equal(tensor, before[name]), name

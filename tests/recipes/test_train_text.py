@@ -341,3 +341,19 @@ def test_published_weights_are_the_default(learned, vitrail, tmp_path: Path, mon
     assert said.status == 2
     assert "nobody/nothing" in said.err
     assert "or from random weights with --weights none" in said.err
+
+
+def test_of_an_encoder_decoder_the_encoder_alone_is_trained(tmp_path: Path) -> None:
+    """What a task does not read has no gradient, which several processes would wait for."""
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows_of("text-classification"))))
+    shape = ("width=16", "depth=1", "decoder_depth=1", "heads=2", "head_width=8", "mlp=32", "context=24")
+    (tmp_path / "book.txt").write_text("slow trains to paris, old ships to rome\n" * 60)
+    pretrain(
+        Pretrain(str(tmp_path / "book.txt"), "span", tmp_path / "t5", model="t5-nano", config=shape, steps=2, **FIXED)
+    )
+    usual: dict[str, Any] = {"config": (), "epochs": 1}
+    train(settings("text-classification", data, tmp_path / "run", weights=str(tmp_path / "t5"), **usual))
+    names = set(load(tmp_path / "run").state_dict())
+    assert any(name.startswith("backbone.encoder.") for name in names)
+    assert not any(name.startswith("backbone.decoder.") for name in names)

@@ -127,8 +127,7 @@ def choose(settings: Train, texts: int, pretrained: PretrainedText | None) -> Te
         changes |= config_changes(model, settings.config)
         width, context, decay = pretrained.backbone.width, changes["context"], pretrained.backbone.layer_decay
         weights = reference(settings)
-    if not kind_of(settings).pools and "pooler" in models.members(model).config.__dataclass_fields__:
-        changes["pooler"] = False  # what nothing reads cannot be trained
+    changes |= without_unread(model, kind_of(settings))
     refuse_frozen_noise(settings.adapt, settings.freeze, model, weights)
     full = settings.adapt == "full"
     epochs = settings.epochs or epochs_for(texts, fine_tuning=pretrained is not None)
@@ -148,6 +147,13 @@ def choose(settings: Train, texts: int, pretrained: PretrainedText | None) -> Te
         f"epoch{'s' * (epochs > 1)} in batches of {batch_size}, from "
         f"{'random weights' if weights == 'none' else weights}",
     )
+
+
+def without_unread(model: str, kind: type[TextTask[Any]]) -> dict[str, Any]:
+    """Changes to a model's config that leave out the parts which a task does not read, and so could not train."""
+    known = models.members(model).config.__dataclass_fields__
+    unread = {"decoder_depth": 0} | ({} if kind.pools else {"pooler": False})
+    return {name: value for name, value in unread.items() if name in known}
 
 
 def refuse_images(model: str) -> None:
@@ -188,8 +194,9 @@ def build(
     torch.manual_seed(torch_seed(settings.seed, "init"))
     backbone = models.create_text(choice.model, **{"vocabulary": len(tokenizer), **choice.changes})
     if pretrained is not None:
-        weights, pooled = pretrained.backbone.state_dict(), kind_of(settings).pools
-        weights = {name: value for name, value in weights.items() if pooled or not name.startswith("pooler.")}
+        unread = ("decoder.",) if kind_of(settings).pools else ("decoder.", "pooler.")
+        weights = pretrained.backbone.state_dict()
+        weights = {name: value for name, value in weights.items() if not name.startswith(unread)}
         if differs := compare(backbone.state_dict(), weights):
             raise SettingError(f"trained weights of {choice.model} do not fit the changes in --config: {differs}.")
         backbone.load_state_dict(weights)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from vitrail import models
@@ -13,6 +14,7 @@ from vitrail.console import say
 from vitrail.data.loader import UnreadableImages, default_workers, load_batches
 from vitrail.data.rng import torch_seed
 from vitrail.data.sample import Batch
+from vitrail.data.source import SplitName, Subset
 from vitrail.data.unlabelled import open_images
 from vitrail.errors import SettingError
 from vitrail.objectives import IMAGE_OBJECTIVES, ImageObjective
@@ -29,6 +31,8 @@ from vitrail.weights.rename import compare
 
 if TYPE_CHECKING:
     from vitrail.recipes.pretrain import Pretrain
+
+VALIDATED = 2048  # images that are measured now and then in training; at its end it is all of them
 
 
 def prepare(settings: Pretrain) -> Pretraining:
@@ -60,10 +64,13 @@ def prepare(settings: Pretrain) -> Pretraining:
             unreadable.note(batch.unreadable)
             yield batch
 
-    def held_back(split: Any) -> Any:
-        return learner.evaluation_batches(dataset.splits[split], len(dataset.classes), min(batch_size, 64), *here)
+    def held_back(split: SplitName, most: int | None = None) -> Any:
+        source = dataset.splits[split]
+        if most is not None and len(source) > most:
+            source = Subset(source, np.linspace(0, len(source) - 1, most).round().astype(int).tolist())
+        return learner.evaluation_batches(source, len(dataset.classes), min(batch_size, 64), *here)
 
-    split = "test" if "test" in dataset.splits else "validation"
+    split: SplitName = "test" if "test" in dataset.splits else "validation"
     steps = steps_for(settings, batches.steps_per_epoch, max(20, round(800_000 / len(train))))
     size = learner.preprocess.size
     config = learner.backbone.config
@@ -74,7 +81,7 @@ def prepare(settings: Pretrain) -> Pretraining:
         steps,
         batches.steps_per_epoch,
         batch_size,
-        held_back("validation"),
+        held_back("validation", most=VALIDATED),
         held_back(split),
         split,
         batch_size / distributed.world() * forward_flops(models.family(learner.model), **changes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from vitrail.data.source import SplitName
 from vitrail.data.text.batch import TextBatch
 from vitrail.data.text.corpus import Corpus, open_corpus
 from vitrail.data.text.tokenizers import find_tokenizer
+from vitrail.errors import CheckpointError
 from vitrail.objectives import TEXT_OBJECTIVES, TextObjective
 from vitrail.recipes.config import config_changes, parsed_changes
 from vitrail.recipes.pretraining import Pretraining, steps_for
 from vitrail.train import distributed
 from vitrail.weights import text
+from vitrail.weights.rename import compare
 
 if TYPE_CHECKING:
     from vitrail.recipes.pretrain import Pretrain
@@ -76,16 +79,37 @@ def build(settings: Pretrain, corpus: Corpus) -> TextObjective:
     kind = TEXT_OBJECTIVES[str(settings.objective)]
     torch.manual_seed(torch_seed(settings.seed, "init"))
     if settings.weights != "none":
-        found = text.load_backbone(settings.weights, tokenizer=_named(settings))
-        found = found.changed(**_changes(settings, found.model))
-        options = kind.Options(**parsed_changes(kind.Options, settings.options, "--options"))
-        return kind(found.model, found.backbone.train(), found.tokenizer, options)
+        return from_trained(settings, kind)
     texts = [text for of_split in corpus.splits.values() for text in of_split]  # no character of any is unknown
     tokenizer = find_tokenizer(settings.tokenizer, texts, settings.vocabulary, kind.special)
     model = settings.model if settings.model != "auto" else kind.usual_model
     changes = {"vocabulary": len(tokenizer), **_changes(settings, model)}
     options = kind.Options(**parsed_changes(kind.Options, settings.options, "--options"))
     return kind(model, models.create_text(model, **changes), tokenizer, options)
+
+
+def from_trained(settings: Pretrain, kind: type[TextObjective]) -> TextObjective:
+    """The objective on a trained model; with its output layer and all else, where that comes with it and fits."""
+    stated = parsed_changes(kind.Options, settings.options, "--options")
+    before = trained_with(settings, kind)
+    found = text.load_backbone(settings.weights, tokenizer=_named(settings))
+    found = found.changed(**_changes(settings, found.model))
+    options = kind.Options(**stated) if before is None else replace(before.options, **stated)
+    learner = kind(found.model, found.backbone.train().requires_grad_(), found.tokenizer, options)
+    if before is not None and not compare(learner.state_dict(), before.state_dict()):
+        learner.load_state_dict(before.state_dict())
+    elif set(learner.state_dict()) != {f"backbone.{name}" for name in found.backbone.state_dict()}:
+        say(f"{settings.weights} gives the weights of the model; all else of {kind.name} begins with random ones")
+    return learner
+
+
+def trained_with(settings: Pretrain, kind: type[TextObjective]) -> TextObjective | None:
+    """The objective that the weights were trained with, if it is of this kind and the files hold all of it."""
+    try:
+        before = text.load(settings.weights, tokenizer=_named(settings))
+    except CheckpointError:
+        return None
+    return before if type(before) is kind else None
 
 
 def _changes(settings: Pretrain, model: str) -> dict[str, Any]:
