@@ -1,281 +1,177 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from vitrail.errors import UnknownName
-from vitrail.explain.attention import (
-    attention_layers,
-    attention_map,
-    attention_rollout,
-    mean_attention_distance,
-    record_attention,
-)
-from vitrail.models.lenet import SIZES as LENETS
-from vitrail.models.lenet import LeNet
-from vitrail.models.vit.vit import Config, ViT
-from vitrail.nn.attention import Attention, join_heads
-from vitrail.nn.rope import rotary_2d
+from vitrail import models
+from vitrail.data.preprocess import Preprocess
+from vitrail.errors import SettingError
+from vitrail.explain.attention import attention, attention_between
+from vitrail.explain.maps import Look
+from vitrail.explain.record import record_attention
+from vitrail.tasks import Classification
 
-GRID = (3, 2)
-POOLS = ["class", "mean", "map"]
+TINY = {"width": 24, "depth": 3, "heads": 3, "mlp": 48, "image_size": (24, 16), "patch_size": 8}
+SWIN = {"width": 8, "depths": (2, 2), "heads": (1, 2), "window": 3, "image_size": (28, 20)}
+PVT = {"widths": (8, 8), "depths": (1, 2), "heads": (1, 2), "mlp_ratios": (2, 2), "image_size": (32, 48)}
 
 
-def vit(**changes):
+def a_task(name, **changes):
     torch.manual_seed(0)
-    shape = {"width": 24, "depth": 3, "heads": 3, "mlp": 48, "image_size": (12, 8), "patch_size": 4, "registers": 2}
-    model = ViT(Config(**shape | changes)).eval()
+    backbone = models.create(name, **changes)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in backbone.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model
+    return Classification(name, backbone, "abc", Preprocess(backbone.config.image_size)).eval()
 
 
-def images(count=2):
-    return torch.randn(count, 3, 12, 8, generator=torch.Generator().manual_seed(1))
+def photographs(task, count=2):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 3, *task.preprocess.size), dtype=torch.uint8, generator=generator)
 
 
-def random_attention(queries, keys, heads=3, batch=2, seed=0):
-    logits = torch.randn(batch, heads, queries, keys, generator=torch.Generator().manual_seed(seed))
-    return (2 * logits).softmax(dim=-1)
+def recorded_of(task, images):
+    with torch.no_grad(), record_attention(task.backbone) as recorded:
+        task(images)
+    return list(recorded.values())
 
 
-def hooks_of(model):
-    return [hook for module in model.modules() for hook in module._forward_hooks.values()]
+def looked(task, images, layer=None, head=None):
+    return attention(task, images, torch.zeros(len(images)), Look(layer, head))
 
 
-@pytest.mark.parametrize(("pool", "tokens"), [("class", 9), ("mean", 8), ("map", 8)])
-def test_every_layer_is_recorded_in_forward_order(pool, tokens):
-    with record_attention(model := vit(pool=pool)) as recorded:
-        model(images())
-    shapes = {f"blocks.{i}.attention": (2, 3, tokens, tokens) for i in range(3)}
-    if pool == "map":
-        shapes["attention_pool"] = (2, 3, 1, 6)  # it looks at the patches, not at the two registers
-    assert {name: tuple(value.shape) for name, value in recorded.items()} == shapes
-    assert list(recorded) == list(shapes) == list(attention_layers(model))
-    for value in recorded.values():
-        assert value.dtype == torch.float32
-        assert not value.requires_grad
-        torch.testing.assert_close(value.sum(dim=-1), torch.ones(value.shape[:-1]))
+@pytest.mark.parametrize(
+    ("name", "changes", "prefix", "rows"),
+    [
+        ("vit-b16", {"registers": 2}, 3, [0]),
+        ("vit-b16", {"pool": "mean", "registers": 1}, 1, range(1, 7)),
+        ("vit-b16", {"pool": "mean", "class_token": True}, 1, range(1, 7)),
+        ("vit-b16", {"pool": "class-mean"}, 1, [0]),
+        ("deit-ti16", {}, 1, [0]),
+        ("deit-ti16-distilled", {}, 2, [0, 1]),
+        ("dinov3-s16", {"pool": "mean"}, 5, range(5, 11)),
+        ("rope-vit-s16", {}, 1, [0]),
+    ],
+)
+@pytest.mark.parametrize("layer", [None, 2])
+@pytest.mark.parametrize("head", [None, 3])
+def test_attention_by_loops(name, changes, prefix, rows, layer, head):
+    task = a_task(name, **TINY | changes)
+    images = photographs(task)
+    probabilities = recorded_of(task, images)[(layer or 3) - 1].probabilities
+    expected = np.zeros((2, 6))
+    for image in range(2):
+        for place in range(6):
+            heads = range(3) if head is None else [head - 1]
+            looks = [probabilities[image, h, row, prefix + place].item() for h in heads for row in rows]
+            expected[image, place] = np.mean(looks)
+        expected[image] /= expected[image].sum()
+    np.testing.assert_allclose(looked(task, images, layer, head).numpy(), expected.reshape(2, 3, 2), atol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{}, {"position": "rotary"}, {"qk_norm": True, "parallel": True}])
+def test_attention_pooling_is_the_last_layer():
+    task = a_task("vit-b16", **TINY, pool="map", registers=2)
+    images = photographs(task)
+    probe = recorded_of(task, images)[-1].probabilities
+    assert probe.shape == (2, 3, 1, 6)
+    torch.testing.assert_close(looked(task, images), probe.mean(dim=(1, 2)).view(2, 3, 2))
+    torch.testing.assert_close(looked(task, images, 4, 2), probe[:, 1, 0].view(2, 3, 2))
+    between = attention_between(task, images[0])
+    torch.testing.assert_close(between.vector, probe[0, :, 0])
+    torch.testing.assert_close(between.attention, probe[0].expand(-1, 6, -1))
+
+
+def test_swin_looks_window_by_window():
+    """The mean over all places, and no place is looked at from another window."""
+    task = a_task("swin-t", **SWIN)
+    images = photographs(task)
+    first = recorded_of(task, images)[0].probabilities  # windows of 3x3 on a map of 7x5: 3x2, padded
+    expected = torch.zeros(2, 9, 6)
+    for number in range(6):
+        row, column = 3 * (number // 2), 3 * (number % 2)
+        for query in range(9):
+            if row + query // 3 < 7 and column + query % 3 < 5:
+                look = first[:, number, :, query].mean(dim=1).view(2, 3, 3)
+                expected[:, row : row + 3, column : column + 3] += look
+    expected = expected[:, :7, :5]
+    torch.testing.assert_close(looked(task, images, 1), expected / expected.sum(dim=(1, 2), keepdim=True))
+    between = attention_between(task, images[0], 1).attention.view(1, 7, 5, 7, 5)
+    assert (between[0, 0, 0, :3, :3] > 0).all()
+    assert between[0, 0, 0, 3:].max() == between[0, 0, 0, :, 3:].max() == 0
+    shifted = attention_between(task, images[0], 2).attention.view(7, 5, 7, 5)
+    assert (shifted[2, 2] > 1e-9).nonzero().amin(dim=0).tolist() == [1, 1], "places 1 to 3 are together after the shift"
+
+
+def test_a_pyramid_looks_at_all_places_that_a_key_covers():
+    task = a_task("pvt-tiny", **PVT, reductions=(2, 1))
+    images = photographs(task)
+    layers = recorded_of(task, images)
+    small = layers[0].probabilities.mean(dim=(1, 2)).view(2, 4, 6)
+    expected = small.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2) / 4
+    torch.testing.assert_close(looked(task, images, 1), expected)
+    torch.testing.assert_close(
+        looked(task, images), to_1(layers[-1].probabilities[:, :, 0, 1:].mean(dim=1)).view(2, 4, 6)
+    )
+
+
+def to_1(rows):
+    return rows / rows.sum(dim=-1, keepdim=True)
+
+
+@pytest.mark.parametrize("pool", ["class", "mean"])
+def test_between_is_the_recorded_matrix_without_the_prefix(pool):
+    task = a_task("vit-b16", **TINY, pool=pool, registers=1)
+    image = photographs(task)[0]
+    for number, layer in enumerate(recorded_of(task, image[None]), start=1):
+        between = attention_between(task, image, number)
+        assert between.grid == (3, 2)
+        torch.testing.assert_close(between.attention, to_1(layer.probabilities[0, :, layer.prefix :, layer.prefix :]))
+        if pool == "class":
+            torch.testing.assert_close(between.vector, to_1(layer.probabilities[0, :, 0, 2:]))
+        else:
+            assert between.vector is None
+
+
+def test_between_takes_places_of_a_fine_map_together():
+    """30 x 58 places are too many; two by three and two by two, they come to 10 x 20 and 15 x 29."""
+    task = a_task("vit-b16", **TINY | {"image_size": (30, 58), "patch_size": 1, "depth": 1, "pool": "mean"})
+    image = photographs(task)[0]
+    between = attention_between(task, image)
+    assert between.grid == (10, 20)
+    torch.testing.assert_close(between.attention.sum(dim=-1), torch.ones(3, 200))
+    task = a_task("vit-b16", **TINY | {"image_size": (30, 56), "patch_size": 1, "depth": 1, "pool": "mean"})
+    image = photographs(task)[0]
+    whole = recorded_of(task, image[None])[0].probabilities[0].view(3, 15, 2, 28, 2, 15, 2, 28, 2)
+    between = attention_between(task, image)
+    assert between.grid == (15, 28)
+    expected = whole.mean(dim=(2, 4)).sum(dim=(-1, -3)).flatten(1, 2).flatten(2)
+    torch.testing.assert_close(between.attention, expected, atol=1e-6, rtol=1e-4)
+
+
 @torch.no_grad()
-def test_recorded_attention_times_values_is_what_the_layer_gave(changes):
-    model, passed = vit(**changes), {}
-    for name, layer in attention_layers(model).items():
-        layer.register_forward_hook(lambda layer, args, output, name=name: passed.update({name: (args, output)}))
-    with record_attention(model) as recorded:
-        model(images())
-    for name, layer in attention_layers(model).items():
-        args, output = passed[name]
-        _, _, v = layer.queries_keys_values(*args)
-        torch.testing.assert_close(layer.proj(join_heads(recorded[name] @ v)), output, atol=1e-5, rtol=1e-5)
+def test_what_an_igpt_looks_at_is_the_pixel_that_a_token_was_made_of():
+    """Token i holds the colour of pixel i - 1: what looks at it looks there, and nobody sees the last pixel."""
+    task = a_task("igpt-nano", width=8, depth=2, heads=2, mlp=8, colours=4, image_size=(3, 2), feature_layer=2)
+    images = photographs(task)
+    rows = recorded_of(task, images)[-1].probabilities.mean(dim=(1, 2))
+    expected = torch.cat([rows[:, 1:], torch.zeros(2, 1)], dim=1)
+    torch.testing.assert_close(looked(task, images), to_1(expected).view(2, 3, 2))
+    between = attention_between(task, images[0]).attention
+    assert (between[:, 0] == 0).all()
+    assert (between[:, 1, 0] == 1).all(), "the second token sees the start and the first pixel"
 
 
-@torch.no_grad()
-def test_the_probes_attention_times_values_is_what_the_pool_gave():
-    pool = vit(pool="map").attention_pool
-    tokens = torch.randn(2, 8, 24)
-    with record_attention(pool) as recorded:
-        output = pool(tokens)
-    v = pool.kv(tokens)[..., 24:].unflatten(-1, (3, 8)).transpose(1, 2)
-    x = pool.proj((recorded[""] @ v).transpose(1, 2).flatten(2))
-    torch.testing.assert_close((x + pool.mlp(pool.norm(x)))[:, 0], output, atol=1e-5, rtol=1e-5)
-
-
-def test_layers_called_with_named_arguments():
-    class Wrapped(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.attention = Attention(24, 3)
-
-        def forward(self, x):
-            return self.attention(x=x, rotation=rotary_2d(GRID, 8))
-
-    model, x = Wrapped(), torch.randn(2, 6, 24)
-    with record_attention(model) as recorded:
-        model(x)
-    torch.testing.assert_close(recorded["attention"], model.attention.probabilities(x, rotary_2d(GRID, 8)))
-
-
-@pytest.mark.parametrize("pool", POOLS)
-def test_recording_changes_neither_outputs_nor_gradients_nor_the_model(pool):
-    model = vit(pool=pool, drop_path=0.5, dropout=0.2).train()
-    x = images()
-
-    def step():
-        torch.manual_seed(3)
-        pooled = model(x).pooled
-        return pooled, *torch.autograd.grad((pooled * pooled.detach().sin()).sum(), list(model.parameters()))
-
-    before, attributes = step(), {name: set(vars(module)) for name, module in model.named_modules()}
-    with record_attention(model):
-        during = step()
-    assert all(torch.equal(a, b) for a, b in zip(before, during, strict=True))
-    assert {name: set(vars(module)) for name, module in model.named_modules()} == attributes
-
-
-def test_hooks_are_there_only_while_recording():
-    model = vit()
-    assert hooks_of(model) == []
-    with record_attention(model) as recorded:
-        assert len(hooks_of(model)) == 3
-    assert hooks_of(model) == []
-    model(images())
-    assert recorded == {}
-
-
-def test_hooks_are_gone_after_an_exception():
-    model = vit()
-    with pytest.raises(RuntimeError, match="stop"), record_attention(model):
-        raise RuntimeError("stop")
-    assert hooks_of(model) == []
-
-
-def test_only_the_layers_asked_for():
-    model = vit()
-    with record_attention(model, ["blocks.2.attention", "blocks.0.attention"]) as recorded:
-        model(images())
-    assert list(recorded) == ["blocks.0.attention", "blocks.2.attention"]
-
-
-def test_a_layer_that_is_not_there():
-    model = vit()
-    with (
-        pytest.raises(UnknownName, match=r"'blocks\.3\.attention'; did you mean blocks\."),
-        record_attention(model, ["blocks.0.attention", "blocks.3.attention"]),
+@pytest.mark.parametrize("layer", [0, 4, -1])
+def test_a_layer_that_is_not_there(layer):
+    task = a_task("vit-b16", **TINY)
+    for ask in (
+        lambda: looked(task, photographs(task), layer),
+        lambda: attention_between(task, photographs(task)[0], layer),
     ):
-        pass
-    assert hooks_of(model) == []
+        with pytest.raises(SettingError, match=f"no layer {layer}; this vit-b16 has layers 1 to 3"):
+            ask()
 
 
-def test_of_two_passes_the_last_one_counts():
-    model = vit()
-    with record_attention(model) as recorded:
-        model(images(4))
-        model(images(1))
-    assert [value.shape[0] for value in recorded.values()] == [1, 1, 1]
-    with record_attention(model) as alone:
-        model(images(1))
-    assert all(torch.equal(recorded[name], alone[name]) for name in alone)
-
-
-def test_half_precision_is_recorded_as_float32():
-    model = vit(pool="map").bfloat16()
-    with record_attention(model) as recorded:
-        model(images().bfloat16())
-    assert {value.dtype for value in recorded.values()} == {torch.float32}
-
-
-def test_a_convolutional_model_has_no_attention():
-    model = LeNet(LENETS["lenet-5"])
-    assert attention_layers(model) == {}
-    with record_attention(model) as recorded:
-        model(torch.randn(1, 1, 28, 28))
-    assert recorded == {}
-
-
-@pytest.mark.parametrize("prefix", [1, 3])
-@pytest.mark.parametrize("pool", POOLS)
-def test_attention_map_by_loops(pool, prefix):
-    h, w = GRID
-    tokens = prefix + h * w
-    attention = random_attention(1, h * w) if pool == "map" else random_attention(tokens, tokens)
-    before = 0 if pool == "map" else prefix  # keys before those of the patches
-    queries = range(prefix, tokens) if pool == "mean" else [0]
-    expected = np.zeros((2, h, w))
-    for b in range(2):
-        for row in range(h):
-            for column in range(w):
-                key = before + row * w + column
-                looks = [attention[b, head, query, key].item() for head in range(3) for query in queries]
-                expected[b, row, column] = sum(looks) / len(looks)
-        expected[b] /= expected[b].sum()
-    np.testing.assert_allclose(attention_map(attention, prefix, GRID, pool).numpy(), expected, atol=1e-6)
-
-
-def test_attention_map_by_hand():
-    """Two heads, a class token before two patches; its look at itself is left out."""
-    heads = torch.tensor([[0.5, 0.1, 0.4], [0.3, 0.1, 0.6]])
-    attention = torch.zeros(1, 2, 3, 3)
-    attention[0, :, 0] = heads
-    attention[0, :, 1:] = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    torch.testing.assert_close(attention_map(attention, 1, (1, 2), "class"), torch.tensor([[[1 / 6, 5 / 6]]]))
-    torch.testing.assert_close(attention_map(attention, 1, (2, 1), "mean"), torch.tensor([[[0.5], [0.5]]]))
-
-
-@pytest.mark.parametrize("prefix", [1, 3])
-@pytest.mark.parametrize("pool", POOLS)
-def test_rollout_by_whole_matrices(pool, prefix):
-    """The matrices of all layers multiplied up in float64, and only then the row of the image's vector."""
-    tokens = prefix + 6
-    layers = [random_attention(tokens, tokens, seed=i) for i in range(4)]
-    through = np.stack([np.eye(tokens)] * 2)
-    for layer in layers:
-        step = 0.5 * layer.double().mean(dim=1).numpy() + 0.5 * np.eye(tokens)
-        through = step / step.sum(axis=-1, keepdims=True) @ through
-    if pool == "class":
-        arriving = through[:, 0]
-    elif pool == "mean":
-        arriving = through[:, prefix:].mean(axis=1)
-    else:
-        layers.append(random_attention(1, 6, seed=9))
-        arriving = (layers[-1].double().mean(dim=1).numpy() @ through[:, prefix:])[:, 0]
-    expected = arriving[:, prefix:] / arriving[:, prefix:].sum(axis=1, keepdims=True)
-    rolled = attention_rollout(layers, prefix, GRID, pool)
-    np.testing.assert_allclose(rolled.numpy(), expected.reshape(2, *GRID), atol=1e-6)
-
-
-def test_rollout_by_hand():
-    """The class token looks at patch 1 only, and before that patch 1 took half of what it has from patch 2."""
-    first = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 0, 1]])
-    second = torch.tensor([[0.0, 1, 0], [0, 1, 0], [0, 0, 1]])
-    rolled = attention_rollout([first[None, None], second[None, None]], 1, (1, 2), "class")
-    assert rolled.tolist() == [[[0.5, 0.5]]]
-    assert attention_rollout([second[None, None]], 1, (1, 2), "class").tolist() == [[[1.0, 0.0]]]
-
-
-def test_rollout_leaves_the_recorded_layers_alone():
-    layers = [random_attention(7, 7), random_attention(7, 7, seed=1)]
-    copies = [layer.clone() for layer in layers]
-    attention_rollout(layers, 1, GRID, "class")
-    assert len(layers) == 2
-    assert all(torch.equal(layer, copy) for layer, copy in zip(layers, copies, strict=True))
-
-
-@pytest.mark.parametrize("pool", POOLS)
-def test_maps_of_a_model_are_shares(pool):
-    with record_attention(model := vit(pool=pool)) as recorded:
-        features = model(images())
-    layers = list(recorded.values())
-    for heat in (
-        attention_map(layers[-1], features.prefix, features.grid, pool),
-        attention_rollout(layers, features.prefix, features.grid, pool),
-    ):
-        assert heat.shape == (2, 3, 2)
-        assert heat.min() > 0
-        torch.testing.assert_close(heat.sum(dim=(1, 2)), torch.ones(2))
-
-
-@pytest.mark.parametrize("prefix", [0, 2])
-def test_mean_attention_distance_by_loops(prefix):
-    h, w = GRID
-    layers = [random_attention(prefix + 6, prefix + 6, seed=i) for i in range(2)]
-    expected = np.zeros((2, 3))
-    for i, layer in enumerate(layers):
-        for head in range(3):
-            distances = []
-            for b in range(2):
-                for query in range(h * w):
-                    row = layer[b, head, prefix + query, prefix:].tolist()
-                    apart = [np.hypot(query // w - key // w, query % w - key % w) * 16 for key in range(h * w)]
-                    distances.append(np.average(apart, weights=row))
-            expected[i, head] = np.mean(distances)
-    np.testing.assert_allclose(mean_attention_distance(layers, prefix, GRID, 16).numpy(), expected, rtol=1e-5)
-
-
-def test_mean_attention_distance_by_hand():
-    """Head 0 looks at its own patch, head 1 at the other of two that are 4 pixels apart, head 2 at both alike."""
-    heads = torch.tensor([[[1.0, 0], [0, 1]], [[0, 1], [1, 0]], [[0.5, 0.5], [0.5, 0.5]]])
-    assert mean_attention_distance([heads[None]], 0, (1, 2), 4).tolist() == [[0.0, 4.0, 2.0]]
+def test_a_head_that_is_not_there():
+    task = a_task("vit-b16", **TINY)
+    with pytest.raises(SettingError, match="no head 4; this layer has heads 1 to 3"):
+        looked(task, photographs(task), head=4)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitrail.explain.draw import Panel, draw_attention, overlay
+from vitrail.explain.draw import Panel, draw_maps, overlay
 from vitrail.metrics.draw import ORANGE, save
 
 
@@ -33,7 +33,7 @@ def pixels(figure, path):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 16])
 def test_a_sheet_shows_every_panel_once(tmp_path, count):
-    figure = draw_attention([panel(label=f"class {i}", seed=i) for i in range(count)])
+    figure = draw_maps([panel(label=f"class {i}", seed=i) for i in range(count)])
     assert titles(figure) == [f"class {i} (93 %)" for i in range(count)]
     picture = pixels(figure, tmp_path / "sheet.png")
     assert picture[0, 0].tolist() == [255, 255, 255]
@@ -44,7 +44,7 @@ def test_a_sheet_shows_every_panel_once(tmp_path, count):
 
 def test_a_panel_has_the_image_then_the_image_in_grey_under_its_map():
     shown = panel(height=40, width=60)
-    axes = panels_of(draw_attention([shown]))[0]
+    axes = panels_of(draw_maps([shown]))[0]
     image, grey, heat = axes.images
     np.testing.assert_array_equal(image.get_array(), shown.image)
     np.testing.assert_allclose(grey.get_array(), shown.image.mean(axis=2) / 255)
@@ -59,7 +59,7 @@ def test_a_panel_has_the_image_then_the_image_in_grey_under_its_map():
 
 @pytest.mark.parametrize(("side", "squares"), [(8, True), (32, True), (33, False), (300, False)])
 def test_tiny_images_are_shown_in_squares(side, squares):
-    axes = panels_of(draw_attention([panel(side, side)]))[0]
+    axes = panels_of(draw_maps([panel(side, side)]))[0]
     wanted = ["nearest", "nearest", "nearest"] if squares else ["auto", "auto", "bilinear"]
     assert [image.get_interpolation() for image in axes.images] == wanted
 
@@ -69,7 +69,7 @@ def test_the_map_is_where_it_belongs(tmp_path):
     heat = np.zeros((4, 4))
     heat[0, 3] = 1
     shown = Panel(np.full((64, 64, 1), 60, np.uint8), heat, "dark", 1.0)
-    figure = draw_attention([shown])
+    figure = draw_maps([shown])
     picture = pixels(figure, tmp_path / "sheet.png").sum(axis=2)
     box = panels_of(figure)[0].get_window_extent()
     x, y = np.arange(4) + 0.5, np.arange(4) + 0.5
@@ -81,7 +81,7 @@ def test_the_map_is_where_it_belongs(tmp_path):
 
 
 def test_mistakes_are_marked_and_truth_is_named():
-    figure = draw_attention([panel(truth="dress"), panel(truth="shirt"), panel()])
+    figure = draw_maps([panel(truth="dress"), panel(truth="shirt"), panel()])
     assert titles(figure) == ["✗ shirt (93 %), truth dress", "shirt (93 %)", "shirt (93 %)"]
     colours = [axes._left_title.get_color() for axes in panels_of(figure)]
     assert [colour == ORANGE for colour in colours] == [True, False, False]
@@ -89,14 +89,14 @@ def test_mistakes_are_marked_and_truth_is_named():
 
 def test_the_scale_of_each_map_is_told():
     shown = Panel(np.zeros((8, 8, 1), np.uint8), np.array([[0.1, 0.3], [0.1, 0.1]]), "0", 1.0)
-    axes = panels_of(draw_attention([shown]))[0]
+    axes = panels_of(draw_maps([shown]))[0]
     assert [text.get_text() for text in axes.texts] == ["peak 2.0 × mean"]
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (30, 90), (90, 30), (1, 1)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_any_shape_keep_it(tmp_path, height, width, channels):
-    figure = draw_attention([panel(height, width, channels), panel(height, width, channels)])
+    figure = draw_maps([panel(height, width, channels), panel(height, width, channels)])
     pixels(figure, tmp_path / "sheet.png")
     box = panels_of(figure)[0].get_window_extent()
     assert box.width / box.height == pytest.approx(2.03 * width / height, rel=0.01)
@@ -105,7 +105,7 @@ def test_images_of_any_shape_keep_it(tmp_path, height, width, channels):
 def test_class_names_of_any_kind(tmp_path):
     """Neither formulas nor letters that the font lacks disturb the sheet, and long names do not run into others."""
     names = ["$_^{$", "猫", "n" * 60, "line\nbreak"]
-    figure = draw_attention([panel(label=name, truth="m" * 60) for name in names])
+    figure = draw_maps([panel(label=name, truth="m" * 60) for name in names])
     assert titles(figure)[1] == f"✗ ? (93 %), truth {'m' * 15}…"
     assert titles(figure)[2] == f"✗ {'n' * 15}… (93 %), truth {'m' * 15}…"
     pixels(figure, tmp_path / "sheet.png")
@@ -126,9 +126,9 @@ def test_an_overlay_goes_into_any_axes():
 def test_matplotlib_is_imported_late_and_pyplot_never():
     program = """
 import sys, numpy as np
-from vitrail.explain.draw import Panel, draw_attention
+from vitrail.explain.draw import Panel, draw_maps
 assert "matplotlib" not in sys.modules
-draw_attention([Panel(np.zeros((8, 8, 1), np.uint8), np.ones((2, 2)), "0", 1.0)])
+draw_maps([Panel(np.zeros((8, 8, 1), np.uint8), np.ones((2, 2)), "0", 1.0)])
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -10,6 +10,7 @@ from vitrail.heads.linear import LinearHead
 from vitrail.models.swin import LAYOUTS, SIZES, Config, Swin
 from vitrail.models.swin.keys import TIMM_MODELS
 from vitrail.models.swin.swin import Block, PatchMerging, Stage, WindowAttention, map_sizes, table_windows
+from vitrail.nn.window import Windows
 from vitrail.weights.rename import to_ours, to_theirs
 
 # With a classifier of 1,000 classes: the numbers that torchvision publishes with its weights (T, S, B), and in millions
@@ -249,16 +250,16 @@ def test_the_tables_do_not_decay():
 def test_the_gradient_of_a_table_is_the_sum_over_all_pairs_with_its_offset():
     torch.manual_seed(0)
     attention = WindowAttention(4, 1, (2, 2), qkv_bias=True).double()
-    x = torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    x, windows = torch.randn(1, 2, 6, 4, dtype=torch.float64), Windows((2, 2))  # three windows of four places
     positions = torch.tensor([[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]])
-    attention(x, positions, None).square().sum().backward()
+    attention(x, windows, positions, None).square().sum().backward()
     step = 1e-6
     for row in range(9):
         with torch.no_grad():
             attention.bias_table[row] += step
-            above = attention(x, positions, None).square().sum()
+            above = attention(x, windows, positions, None).square().sum()
             attention.bias_table[row] -= 2 * step
-            below = attention(x, positions, None).square().sum()
+            below = attention(x, windows, positions, None).square().sum()
             attention.bias_table[row] += step
         assert attention.bias_table.grad[row].item() == pytest.approx((above - below).item() / (2 * step), abs=1e-7)
 

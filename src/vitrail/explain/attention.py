@@ -1,142 +1,97 @@
-"""Where a transformer looks: its attention, recorded beside the forward pass, and what can be computed of it."""
+"""What one layer looks at: for the vector of the image, and from each place to each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitrail.errors import UnknownName
-from vitrail.nn.attention import Attention
-from vitrail.nn.pool import AttentionPool
+from vitrail.explain.record import Recorded, record_attention
+from vitrail.explain.shares import as_map, layers_up_to, over_places, read_from, to_sum_1
+from vitrail.nn.reach import Grid, spread
+from vitrail.tasks import Classification
 
-Pool = Literal["class", "mean", "map"]  # how the vector of an image comes from its tokens, as in the config of ViT
+if TYPE_CHECKING:
+    from vitrail.explain.maps import Look
 
-
-def attention_layers(model: nn.Module) -> dict[str, Attention | AttentionPool]:
-    """The attention layers of a model by name, in the order in which it was built; none for a convolutional one."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, Attention | AttentionPool)}
-
-
-@contextmanager
-def record_attention(model: nn.Module, layers: Sequence[str] | None = None) -> Iterator[dict[str, Tensor]]:
-    """While this is open, keep what each attention layer pays attention to when the model runs::
-
-        with record_attention(model) as recorded:
-            model(images)
-        recorded["blocks.0.attention"]  # (B, heads, N, N)
-
-    The model runs as ever, fused kernels included, and nothing is stored in it: hooks compute the probabilities beside
-    it, and go when the block is left, even by an exception. N² numbers for every head and image are a lot: keep the
-    batch small.
-
-    Args:
-        model: any module with attention layers.
-        layers: names of those to record, out of `attention_layers`; None for all.
-
-    Yields:
-        From the name of a layer to its probabilities ``(B, heads, N, N)``, float32, detached, in the order in which the
-        layers ran; of several passes the last one's. An `AttentionPool` has one query: ``(B, heads, 1, N)``.
-
-    Raises:
-        UnknownName: the model has no attention layer of such a name.
-    """
-    known = attention_layers(model)
-    recorded: dict[str, Tensor] = {}
-    with ExitStack() as hooks:
-        for name in known if layers is None else layers:
-            if name not in known:
-                raise UnknownName("attention layer", name, known)
-            hooks.enter_context(known[name].register_forward_hook(partial(_keep, recorded, name), with_kwargs=True))
-        yield recorded
+MOST_PLACES = 28  # a side, of what `attention_between` tells
 
 
 @torch.no_grad()
-def _keep(
-    recorded: dict[str, Tensor],
-    name: str,
-    layer: Attention | AttentionPool,
-    inputs: tuple[Any, ...],
-    named_inputs: dict[str, Any],
-    output: Tensor,
-) -> None:
-    recorded[name] = layer.probabilities(*inputs, **named_inputs).float()
+def attention(task: Classification, images: Tensor, classes: Tensor, look: Look) -> Tensor:
+    """How much one layer looks at each place for the vector of the image: a map ``(B, h, w)`` that sums to 1.
 
-
-def attention_map(probabilities: Tensor, prefix: int, grid: tuple[int, int], pool: Pool) -> Tensor:
-    """How much the vector of each image looks at each patch in one layer, the mean over the heads.
+    That is the row of the class token (with distillation, the mean of both rows), the mean of all places' rows in a
+    model that pools these, or the probe's row in attention pooling, which is the last layer where there is one. What
+    falls on other tokens, or on the padding of a window, is left out.
 
     Args:
-        probabilities: ``(B, heads, P + N, P + N)`` of the layer; with ``pool="map"`` those of the attention pool,
-            which looks at the patches alone, ``(B, heads, 1, N)``.
-        prefix: P, the number of tokens before the patches.
-        grid: rows h and columns w of the N patches.
-        pool: ``class`` for the look of the class token (the first), ``mean`` for the mean look of all patches, ``map``
-            for that of the probe.
+        task: in evaluation mode.
+        images: ``(B, C, H, W)`` uint8.
+        classes: make no difference.
+        look: the layer, counted from 1 as `attention_layers` lists them, and the head; None for the last layer and the
+            mean of the heads.
 
-    Returns:
-        ``(B, h, w)``, the shares of the patches, which sum to 1: what falls on other tokens is left out.
+    Raises :class:`SettingError` for a model without attention, without that layer or that head.
     """
-    look = probabilities.mean(dim=1)
-    if pool == "map":
-        look = F.pad(look, (prefix, 0))
-    return _over_patches(look[:, prefix:].mean(dim=1) if pool == "mean" else look[:, 0], prefix, grid)
+    layer = _look(task, images, look.layer)
+    shares = layer.reach.carry(layer.matrix(look.head), read_from(layer, task.backbone.class_tokens))
+    return to_sum_1(as_map(shares, layer, task.backbone.lag).flatten(1)).unflatten(1, layer.grid)
 
 
-def attention_rollout(layers: Sequence[Tensor], prefix: int, grid: tuple[int, int], pool: Pool) -> Tensor:
-    """How much of each patch arrives in the vector of each image through all layers (Abnar and Zuidema 2020, eq. 1).
+@dataclass(frozen=True, eq=False)
+class Between:
+    """What the places of an image look at in one layer.
 
-    Each layer hands on half of what it was given, which is its residual connection, and half of what its heads look at
-    on average: 0.5 A + 0.5 I, whose rows sum to 1 as those of A do. These are multiplied up.
-
-    Args:
-        layers: ``(B, heads, P + N, P + N)`` of each layer, the first one first; with ``pool="map"`` those of the
-            attention pool, ``(B, heads, 1, N)``, at the end.
-        prefix, grid, pool: as for `attention_map`.
-
-    Returns:
-        ``(B, h, w)``, the shares of the patches, which sum to 1.
+    Attributes:
+        attention: ``(heads, n, n)`` float32 on the CPU, from each place (row) to each other: rows sum to 1, what falls
+            on tokens that are no place being left out; all 0 for a place that sees none of the image. In attention
+            pooling, where no place looks, every row is the probe's.
+        grid: rows and columns of the n places; places of a finer map are taken together to at most 28 x 28.
+        vector: ``(heads, n)``, the same for the class token (with distillation, for both) or the probe; None where the
+            vector of the image comes from all places.
     """
-    *blocks, last = layers
-    if pool == "map":
-        arriving = F.pad(last.mean(dim=1), (prefix, 0))  # no residual connection leads around the pool
-    else:
-        blocks.append(last)
-        arriving = last.new_zeros(len(last), 1, last.shape[-1])
-        read = slice(0, 1) if pool == "class" else slice(prefix, None)
-        arriving[..., read] = 1 / arriving[..., read].shape[-1]
-    for layer in reversed(blocks):  # from the vector back to the image: a row times a matrix, not matrix times matrix
-        arriving = 0.5 * (arriving @ layer.mean(dim=1) + arriving)
-    return _over_patches(arriving[:, 0], prefix, grid)
+
+    attention: Tensor
+    grid: Grid
+    vector: Tensor | None
 
 
-def mean_attention_distance(layers: Sequence[Tensor], prefix: int, grid: tuple[int, int], patch_size: int) -> Tensor:
-    """How far each head looks: the mean distance of patches, weighted by attention (ViT, figure 7 and appendix D.7).
+@torch.no_grad()
+def attention_between(task: Classification, image: Tensor, layer: int | None = None) -> Between:
+    """Who looks where in an image ``(C, H, W)`` uint8, in a layer counted from 1, or in the last one.
 
-    Args:
-        layers: ``(B, heads, P + N, P + N)`` of each layer.
-        prefix, grid: as for `attention_map`; only attention from patches to patches counts.
-        patch_size: side of a patch in pixels.
-
-    Returns:
-        ``(layers, heads)`` in pixels between the centres of patches, the mean over queries and images.
+    Raises :class:`SettingError` for a model without attention, or without that layer.
     """
-    places = torch.cartesian_prod(*(torch.arange(side, device=layers[0].device) * float(patch_size) for side in grid))
-    distances = torch.linalg.vector_norm(places[:, None] - places, dim=-1)
-    means = []
-    for probabilities in layers:
-        among_patches = probabilities[..., prefix:, prefix:]
-        weighted = (among_patches * distances).sum(dim=-1) / among_patches.sum(dim=-1)
-        means.append(weighted.mean(dim=(0, 2)))
-    return torch.stack(means)
+    seen = _look(task, image[None], layer)
+    grid = _coarser(seen.grid)
+    vector = None
+    if not seen.reach.skipped or 0 < task.backbone.class_tokens <= seen.prefix:
+        vector = _rows(seen, read_from(seen, task.backbone.class_tokens), grid, task.backbone.lag)[:, 0]
+    if vector is not None and not seen.reach.skipped:
+        return Between(vector[:, None].expand(-1, grid[0] * grid[1], -1).clone(), grid, vector)
+    each = torch.eye(grid[0] * grid[1], device=seen.probabilities.device)[None]
+    queries = F.pad(spread(each, grid, seen.grid), (seen.prefix, 0))
+    return Between(_rows(seen, queries, grid, task.backbone.lag), grid, vector)
 
 
-def _over_patches(look: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
-    """``(B, P + N)`` to ``(B, h, w)``: the prefix is cut off, and the rest scaled to the sum 1."""
-    patches = look[:, prefix:]
-    return (patches / patches.sum(dim=1, keepdim=True)).unflatten(1, grid)
+def _look(task: Classification, images: Tensor, number: int | None) -> Recorded:
+    name = layers_up_to(task, number)[-1]
+    with record_attention(task.backbone, [name]) as recorded:
+        task.features(images)
+    return recorded[name]
+
+
+def _rows(layer: Recorded, queries: Tensor, grid: Grid, lag: int) -> Tensor:
+    """What queries ``(1, Q, T)`` look at, head by head: ``(heads, Q, n)`` on a coarser grid."""
+    heads = [layer.reach.carry(layer.matrix(head), queries)[0] for head in range(1, layer.heads + 1)]
+    places = to_sum_1(over_places(torch.stack(heads), layer, lag))
+    return spread(places, layer.grid, grid).cpu()
+
+
+def _coarser(grid: Grid) -> Grid:
+    together = -(-max(grid) // MOST_PLACES)
+    return (-(-grid[0] // together), -(-grid[1] // together))

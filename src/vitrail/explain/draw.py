@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -29,10 +29,11 @@ class Panel:
 
     Attributes:
         image: ``(H, W, 1 or 3)`` uint8.
-        map: ``(h, w)``, 0 or more and not all 0; covers the whole image.
+        map: ``(h, w)``, 0 or more; covers the whole image.
         label: the class that the model holds most probable.
         score: how probable, between 0 and 1.
         truth: the true class, where it is known.
+        explained: the class that the map is of, where a person has chosen it.
     """
 
     image: Image
@@ -40,9 +41,10 @@ class Panel:
     label: str
     score: float
     truth: str | None = None
+    explained: str | None = None
 
 
-def draw_attention(panels: Sequence[Panel]) -> Figure:
+def draw_maps(panels: Sequence[Panel], what: str = "attention") -> Figure:
     """One sheet of all panels, best up to 16: image, heat map, and what the model says; its mistakes are marked.
 
     Each map has a colour scale of its own, from 0 to its largest value; how many times its mean that is stands below.
@@ -62,7 +64,7 @@ def draw_attention(panels: Sequence[Panel]) -> Figure:
         axes.set_axis_off()
         if panel is not None:
             _draw_panel(axes, panel)
-    _explain_colours(figure, grid)
+    colour_bar(figure, grid, what, fraction=0.1 / columns, pad=0.04 / columns, shrink=0.6)
     return figure
 
 
@@ -72,7 +74,7 @@ def overlay(axes: Axes, image: Image, heat: NDArray, left: float = 0.0) -> None:
     extent = (left, left + W, H, 0)
     grey, smooth = image.mean(axis=2) / 255, squares_or("auto", image)
     axes.imshow(grey, cmap="gray", vmin=-0.2, vmax=1.2, extent=extent, interpolation=smooth)
-    scaled, smooth = heat / heat.max(), squares_or("bilinear", image)
+    scaled, smooth = heat / (heat.max() or 1), squares_or("bilinear", image)
     axes.imshow(scaled, cmap=HEAT, vmin=0, vmax=1, alpha=VEIL, extent=extent, interpolation=smooth)
 
 
@@ -90,7 +92,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set(xlim=(0, second + W), ylim=(H, 0))
     wrong = panel.truth not in (None, panel.label)
     axes.set_title(_title(panel, wrong), loc="left", color=ORANGE if wrong else INK, fontsize=11)
-    peak = f"peak {panel.map.max() / panel.map.mean():.1f} × mean"
+    peak = f"peak {panel.map.max() / panel.map.mean():.1f} × mean" if panel.map.any() else "nothing speaks for it"
     axes.annotate(
         peak, (second + W, H), (0, -3), textcoords="offset points", ha="right", va="top", color=INK, fontsize=7
     )
@@ -98,20 +100,22 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 def _title(panel: Panel, wrong: bool) -> str:
     score = f"{100 * panel.score:.0f} %"
+    if panel.explained is not None:
+        return f"for {short_name(panel.explained, SHORT)}; it says {short_name(panel.label, SHORT)} ({score})"
     if not wrong:
         return f"{short_name(panel.label)} ({score})"
     return f"✗ {short_name(panel.label, SHORT)} ({score}), truth {short_name(str(panel.truth), SHORT)}"
 
 
-def _explain_colours(figure: Figure, grid: NDArray) -> None:
+def colour_bar(figure: Figure, axes: Any, what: str, **place: Any) -> None:
+    """What the colours of heat maps mean, beside ``axes``; ``place`` as matplotlib has it."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     colours = ScalarMappable(Normalize(0, 1), HEAT)
-    near = {"fraction": 0.1 / grid.shape[1], "pad": 0.04 / grid.shape[1]}
-    bar = figure.colorbar(colours, ax=grid, alpha=VEIL, shrink=0.6, aspect=24, ticks=[0, 1], **near)
+    bar = figure.colorbar(colours, ax=axes, alpha=VEIL, aspect=24, ticks=[0, 1], **place)
     bar.ax.set_facecolor("gray")  # as if it lay over an image
     bar.ax.set_yticklabels(["none", "most"])
-    bar.set_label("attention", color=INK, fontsize=9, labelpad=-12)
+    bar.set_label(what, color=INK, fontsize=9, labelpad=-12)
     bar.ax.tick_params(colors=INK, labelsize=8, length=0)
     bar.outline.set_visible(False)

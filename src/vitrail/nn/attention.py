@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.nn.norm import LayerNorm
+from vitrail.nn.reach import Full
 from vitrail.nn.rope import Rotation, rotate
 
 # Below this many keys the backward pass of PyTorch's fused CPU kernel loses to two matrix products and a softmax.
@@ -61,13 +64,13 @@ def _with_causality(mask: Tensor | None, q: Tensor, k: Tensor) -> Tensor:
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """``(B, N, heads · d)`` to ``(B, heads, N, d)``."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    """``(…, N, heads · d)`` to ``(…, heads, N, d)``."""
+    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
 
 
 def join_heads(x: Tensor) -> Tensor:
-    """``(B, heads, N, d)`` to ``(B, N, heads · d)``."""
-    return x.transpose(1, 2).flatten(2)
+    """``(…, heads, N, d)`` to ``(…, N, heads · d)``."""
+    return x.transpose(-3, -2).flatten(-2)
 
 
 class KeyValues:
@@ -151,10 +154,44 @@ class Attention(nn.Module):
             q, k = rotate(q, rotation), rotate(k, rotation)
         return q, k, v
 
-    def probabilities(self, x: Tensor, rotation: Rotation | None = None, *, mask: Tensor | None = None) -> Tensor:
-        """The attention that :meth:`forward` pays for the same input, ``(B, heads, N, N)``; for looking inside."""
-        q, k, _ = self.queries_keys_values(x, rotation)
+    def probabilities(
+        self,
+        x: Tensor,
+        rotation: Rotation | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: KeyValues | None = None,
+    ) -> Tensor:
+        """The attention that :meth:`forward` pays for the same input, ``(B, heads, N, M)``; for looking inside.
+
+        A ``cache`` is one that forward has already put the tokens ``x`` into.
+        """
+        q, k, _ = self._looked_at(x, rotation, cache)
         return attention_probabilities(q, k, mask=mask, causal=self.causal, scale=self.scale)
+
+    def attended(
+        self,
+        probabilities: Tensor,
+        x: Tensor,
+        rotation: Rotation | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: KeyValues | None = None,
+    ) -> Tensor:
+        """What :meth:`forward` would give if it paid attention with these ``probabilities``."""
+        return self.proj(join_heads(probabilities @ self._looked_at(x, rotation, cache)[2]))
+
+    def reach(self, *inputs: Any, **named: Any) -> Full:
+        """Every token reaches every token; on which grid they lie the layer is not told."""
+        return Full()
+
+    def _looked_at(
+        self, x: Tensor, rotation: Rotation | None, cache: KeyValues | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.queries_keys_values(x, rotation)
+        if cache is not None and cache.keys is not None and cache.values is not None:
+            return q, cache.keys, cache.values
+        return q, k, v
 
 
 def init_attention(attention: Attention) -> None:

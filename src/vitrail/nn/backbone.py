@@ -68,11 +68,16 @@ class Backbone(Network):
     Attributes:
         classifier: which of `heads.CLASSIFIERS` its paper puts on it.
         input_kernel: name of the convolution's weight that reads the image.
+        class_tokens: how many of the first tokens speak for the image (class and distillation token); 0 where its
+            vector comes from the places.
+        lag: by how many places the tokens stand behind the part of the image that they were made of (iGPT).
     """
 
     config: BackboneConfig
     classifier: str = "linear"
     input_kernel: str
+    class_tokens: int = 0
+    lag: int = 0
 
     @property
     def auxiliary_widths(self) -> tuple[int, ...]:

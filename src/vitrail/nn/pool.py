@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from vitrail.nn.attention import attend, attention_probabilities, join_heads, split_heads
 from vitrail.nn.mlp import Activation, Mlp, init_mlp
 from vitrail.nn.norm import LayerNorm
+from vitrail.nn.reach import Full
 
 
 class AttentionPool(nn.Module):
@@ -35,12 +36,11 @@ class AttentionPool(nn.Module):
         init_mlp(self.mlp)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.proj(join_heads(attend(*self.queries_keys_values(tokens))))
-        return (x + self.mlp(self.norm(x)))[:, 0]
+        return self._pooled(attend(*self.queries_keys_values(tokens)))
 
     def queries_keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The probe's query ``(B, heads, 1, d)``, keys and values of the tokens ``(B, heads, N, d)``."""
-        q = self.q(self.probe.expand(len(tokens), -1, -1))
+        q = self.q(self.probe.expand(tokens.shape[0], -1, -1))
         k, v = self.kv(tokens).chunk(2, dim=-1)
         return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
 
@@ -48,3 +48,16 @@ class AttentionPool(nn.Module):
         """How much the probe looks at each token, ``(B, heads, 1, N)``; for looking inside."""
         q, k, _ = self.queries_keys_values(tokens)
         return attention_probabilities(q, k)
+
+    def attended(self, probabilities: Tensor, tokens: Tensor) -> Tensor:
+        """What :meth:`forward` would give if the probe paid attention with these ``probabilities``."""
+        return self._pooled(probabilities @ self.queries_keys_values(tokens)[2])
+
+    def reach(self, tokens: Tensor) -> Full:
+        """The probe reaches every token, and no connection leads around it."""
+        return Full(skipped=False)
+
+    def _pooled(self, mixed: Tensor) -> Tensor:
+        """The values ``(B, heads, 1, d)`` that the probe took, to ``(B, D)``."""
+        x = self.proj(join_heads(mixed))
+        return (x + self.mlp(self.norm(x)))[:, 0]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vitrail.errors import SettingError
-from vitrail.nn.attention import attend, join_heads, split_heads
+from vitrail.nn.attention import attend, attention_probabilities, join_heads, split_heads
+from vitrail.nn.reach import Full, Reduced
 
 
 class ConvTokens(nn.Module):
@@ -63,9 +64,28 @@ class ReducedAttention(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Tokens, and the height and width of the map that they are the places of."""
+        return self.proj(join_heads(attend(*self.queries_keys_values(x, grid))))
+
+    def queries_keys_values(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``(B, heads, N, d)``, and keys and values of the reduced map ``(B, heads, M, d)``."""
         source = x if self.reduction is None else self.reduction(as_map(x, grid))[0]
         k, v = (split_heads(part, self.heads) for part in self.kv(source).chunk(2, dim=-1))
-        return self.proj(join_heads(attend(split_heads(self.q(x), self.heads), k, v)))
+        return split_heads(self.q(x), self.heads), k, v
+
+    def probabilities(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The attention that :meth:`forward` pays for the same input, ``(B, heads, N, M)``; for looking inside."""
+        q, k, _ = self.queries_keys_values(x, grid)
+        return attention_probabilities(q, k)
+
+    def attended(self, probabilities: Tensor, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What :meth:`forward` would give if it paid attention with these ``probabilities``."""
+        return self.proj(join_heads(probabilities @ self.queries_keys_values(x, grid)[2]))
+
+    def reach(self, x: Tensor, grid: tuple[int, int]) -> Full | Reduced:
+        """The places of the map reach those of the reduced one."""
+        if self.reduction is None:
+            return Full(grid)
+        return Reduced(grid, self.reduction(as_map(x, grid))[1])
 
 
 def as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

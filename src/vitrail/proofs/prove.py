@@ -19,6 +19,7 @@ from vitrail.proofs import (
     bert,
     bit,
     deit,
+    explain,
     gpt,
     hopfield,
     igpt,
@@ -56,6 +57,7 @@ PROOFS: dict[str, Callable[[Path | None, Path, int], Proof]] = {
     "mae-probe": mae.prove_probe,
     "igpt": igpt.prove,
     "igpt-completion": igpt.prove_completion,
+    "explain": explain.prove,
     "resume": resume.prove,
 }
 

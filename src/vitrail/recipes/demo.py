@@ -9,9 +9,9 @@ from typing import Any
 from vitrail.console import say
 from vitrail.data.dataset import open_dataset
 from vitrail.data.source import Subset
-from vitrail.explain.draw import draw_attention
+from vitrail.explain.draw import draw_maps
 from vitrail.metrics import draw
-from vitrail.recipes.explain import explanations
+from vitrail.recipes.explain_images import explanations
 from vitrail.recipes.train import Train, train
 from vitrail.tasks import Classification
 from vitrail.train.precision import Precision
@@ -61,4 +61,4 @@ def draw_attention_of(run: Path, picture: Path) -> None:
     assert isinstance(task, Classification)
     test = open_dataset("digits").splits["test"]
     some = Subset(test, range(0, len(test), len(test) // SHOWN)[:SHOWN])
-    draw.save(draw_attention([panel for _, panel in explanations(task, some)]), picture)
+    draw.save(draw_maps([panel for _, panel in explanations(task, some)]), picture)

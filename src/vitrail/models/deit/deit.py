@@ -94,6 +94,7 @@ class DeiT(PlainTransformer):
             raise SettingError(f"the width {config.width} is not divisible by {config.heads} heads.")
         self.config = config
         self.classifier = "distilled" if config.distilled and not config.class_only else "linear"
+        self.class_tokens = 2 if self.classifier == "distilled" else 1
         self.grid = patch_grid(config.image_size, config.patch_size)
         width = config.width
         self.class_token = nn.Parameter(torch.empty(1, 1, width))
@@ -137,7 +138,7 @@ class DeiT(PlainTransformer):
                 f"{grid[0]}x{grid[1]}; give images of {height}x{width} pixels."
             )
         patches = maps.flatten(2).transpose(1, 2)
-        first = [token.expand(len(patches), -1, -1) for token in self._prefix_tokens()]
+        first = [token.expand(patches.shape[0], -1, -1) for token in self._prefix_tokens()]
         if self.config.token_positions:
             x = torch.cat([*first, patches], dim=1) + self.positions
         else:

@@ -131,6 +131,7 @@ class DINOv3(PlainTransformer):
         patch_grid(config.image_size, config.patch_size)
         geometric_frequencies(config.width // config.heads, base=1)  # says what is wrong with the heads' width
         self.config = config
+        self.class_tokens = int(config.pool == "class")
         width = config.width
         self.class_token = nn.Parameter(torch.empty(1, 1, width))
         self.registers = nn.Parameter(torch.empty(1, config.registers, width)) if config.registers else None
@@ -165,7 +166,7 @@ class DINOv3(PlainTransformer):
         maps = self.patch_embedding(images)
         grid = (maps.shape[-2], maps.shape[-1])
         first = self.class_token if self.registers is None else torch.cat([self.class_token, self.registers], dim=1)
-        return torch.cat([first.expand(len(maps), -1, -1), maps.flatten(2).transpose(1, 2)], dim=1), grid
+        return torch.cat([first.expand(maps.shape[0], -1, -1), maps.flatten(2).transpose(1, 2)], dim=1), grid
 
     def encode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Tokens to tokens through all blocks and the final norm."""

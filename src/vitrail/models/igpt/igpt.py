@@ -123,6 +123,7 @@ class IGPT(PlainTransformer):
         if config.colours < 2:
             raise SettingError(f"a palette needs at least 2 colours, not {config.colours}.")
         self.config = config
+        self.lag = int(config.causal and config.shift)
         self.feature_layer = config.depth // 2 if config.feature_layer is None else config.feature_layer
         if not 0 <= self.feature_layer <= config.depth:
             raise SettingError(f"the features are those of layer 0 to {config.depth}, not {self.feature_layer}.")
@@ -169,7 +170,7 @@ class IGPT(PlainTransformer):
                 "this model reads images of {}x{} pixels, not {}x{}.".format(*self.config.image_size, *size)
             )
         pixels = images.permute(0, 2, 3, 1).reshape(-1, self.config.channels)
-        return nearest(pixels, self.palette).view(len(images), -1)
+        return nearest(pixels, self.palette).view(images.shape[0], -1)
 
     def images(self, numbers: Tensor) -> Tensor:
         """The opposite of `numbers`: ``(B, H · W)`` to images ``(B, C, H, W)`` of -1 … 1."""
@@ -184,7 +185,7 @@ class IGPT(PlainTransformer):
         if hidden is not None:
             tokens = tokens.masked_fill(hidden.unsqueeze(-1), 0)
         if self.config.causal and self.config.shift:
-            tokens = torch.cat([self.start(len(numbers)), tokens[:, :-1]], dim=1)
+            tokens = torch.cat([self.start(numbers.shape[0]), tokens[:, :-1]], dim=1)
         return self.drop(tokens + self.positions)
 
     def start(self, count: int) -> Tensor:
@@ -221,9 +222,21 @@ def nearest(pixels: Tensor, palette: Tensor) -> Tensor:
 
     In float32, whatever the model computes in; of two that are equally near, the first.
     """
-    exact = "donot_use_mm_for_euclid_dist"  # nor will automatic precision make bfloat16 of it
-    parts = [torch.cdist(part.float(), palette.float(), compute_mode=exact) for part in pixels.split(PIXELS_AT_ONCE)]
-    return torch.cat([distances.argmin(dim=1) for distances in parts])
+    # an exported program has no loop as long as its batch
+    parts = [pixels] if torch.compiler.is_exporting() else pixels.split(PIXELS_AT_ONCE)
+    return torch.cat([_squared_distances(part.float(), palette.float()).argmin(dim=1) for part in parts])
+
+
+def _squared_distances(pixels: Tensor, palette: Tensor) -> Tensor:
+    """Of each pixel ``(M, C)`` to each colour ``(K, C)``: ``(M, K)``.
+
+    Differences, not products, which are less exact, and of which automatic precision would make bfloat16; channel by
+    channel in operations that every runtime has.
+    """
+    total = torch.zeros((), device=pixels.device)
+    for pixel, colour in zip(pixels.unbind(1), palette.unbind(1), strict=True):
+        total = total + (pixel.unsqueeze(1) - colour).square()
+    return total
 
 
 def lattice(colours: int, channels: int) -> Tensor:

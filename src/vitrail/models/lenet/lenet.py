@@ -87,7 +87,7 @@ class SubSampling(nn.Module):
         draw(self.bias, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        sums = F.avg_pool2d(x, 2, divisor_override=1)
+        sums = 4 * F.avg_pool2d(x, 2)
         return sums * self.coefficient[:, None, None] + self.bias[:, None, None]
 
 

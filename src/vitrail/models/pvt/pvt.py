@@ -114,7 +114,7 @@ class Stage(nn.Module):
                 "give images of {}x{} pixels.".format(*self.grid, *grid, *self.image_size)
             )
         if self.class_token is not None:
-            tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
+            tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = tokens + self.positions
         for block in self.blocks:
             tokens = block(tokens, grid)
@@ -131,6 +131,7 @@ class PVT(Backbone):
 
     config: Config
     input_kernel = "stages.0.embedding.conv.weight"
+    class_tokens = 1
     projections = ("q", "kv", "proj")
     layer_decay = 0.9
 

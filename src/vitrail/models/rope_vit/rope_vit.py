@@ -97,6 +97,7 @@ class RoPEViT(PlainTransformer):
 
     config: Config
     input_kernel = "patch_embedding.proj.weight"
+    class_tokens = 1
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -143,7 +144,7 @@ class RoPEViT(PlainTransformer):
                     "give images of {}x{} pixels.".format(*self.grid, *grid, *self.config.image_size)
                 )
             patches = patches + self.positions
-        return torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1), grid
+        return torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1), grid
 
     def encode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Tokens to tokens through all blocks and the final norm."""

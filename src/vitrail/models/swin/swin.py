@@ -22,6 +22,7 @@ from vitrail.nn.features import Features
 from vitrail.nn.mlp import Mlp
 from vitrail.nn.patch import PatchEmbedding, resample_kernel
 from vitrail.nn.position import Resampling
+from vitrail.nn.reach import Windowed
 from vitrail.nn.window import Borders, Windows, fit, merge, partition, relative_positions, resample_table, shift_mask
 
 
@@ -97,22 +98,48 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         nn.init.trunc_normal_(self.bias_table, std=0.02)
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """Windows ``(B, n, N, C)`` to the same shape.
+    def forward(self, x: Tensor, windows: Windows, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """A map ``(B, H, W, C)`` to the same shape.
 
         Args:
-            x: the windows.
-            positions: ``(N, N)``, the table's row for each pair of places.
+            x: the map.
+            windows: how it is cut.
+            positions: ``(N, N)``, the table's row for each pair of places of a window.
             mask: ``(n, N, N)``, added to the logits; None where all places of a window may see each other.
         """
+        q, k, v = self.queries_keys_values(x, windows)
+        return self._merged(self._softmax(q, k, positions, mask) @ v, x, windows)
+
+    def queries_keys_values(self, x: Tensor, windows: Windows) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of each window, ``(B, n, heads, N, d)``."""
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(partition(x, windows)).chunk(3, dim=-1))
+        return q, k, v
+
+    def probabilities(self, x: Tensor, windows: Windows, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """The attention that :meth:`forward` pays for the same input, ``(B, n, heads, N, N)``; for looking inside."""
+        q, k, _ = self.queries_keys_values(x, windows)
+        return self._softmax(q, k, positions, mask)
+
+    def attended(
+        self, probabilities: Tensor, x: Tensor, windows: Windows, positions: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """What :meth:`forward` would give if it paid attention with these ``probabilities``."""
+        return self._merged(probabilities @ self.queries_keys_values(x, windows)[2], x, windows)
+
+    def reach(self, x: Tensor, windows: Windows, positions: Tensor, mask: Tensor | None) -> Windowed:
+        """The places of the map reach those in their window."""
+        return Windowed((x.shape[1], x.shape[2]), windows)
+
+    def _softmax(self, q: Tensor, k: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         # Not by indexing, whose gradient is summed up in no certain order on several threads.
         bias = F.embedding(positions, self.bias_table).permute(2, 0, 1)
         if mask is not None:
             bias = bias + mask[:, None].to(bias)
-        q, k, v = (split_heads(part.flatten(0, 1), self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        logits = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
-        probabilities = (logits.unflatten(0, x.shape[:2]) + bias).softmax(dim=-1).flatten(0, 1)
-        return self.proj(join_heads(probabilities @ v)).unflatten(0, x.shape[:2])
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + bias).softmax(dim=-1)
+
+    def _merged(self, mixed: Tensor, x: Tensor, windows: Windows) -> Tensor:
+        """The values ``(B, n, heads, N, d)`` that the places took, as a map as large as ``x``."""
+        return merge(self.proj(join_heads(mixed)), windows, (x.shape[1], x.shape[2]))
 
 
 class Block(nn.Module):
@@ -129,8 +156,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, windows: Windows, positions: Tensor, mask: Tensor | None) -> Tensor:
         """A map ``(B, H, W, C)`` to the same shape; arguments as of `WindowAttention`."""
-        y = self.attention(partition(self.norm1(x), windows), positions, mask)
-        x = x + self.drop_path(merge(y, windows, (x.shape[1], x.shape[2])))
+        x = x + self.drop_path(self.attention(self.norm1(x), windows, positions, mask))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

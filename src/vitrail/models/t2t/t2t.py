@@ -91,6 +91,7 @@ class T2TViT(PlainTransformer):
 
     config: Config
     projections = ("qkv", "kqv", "proj")
+    class_tokens = 1
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -125,7 +126,7 @@ class T2TViT(PlainTransformer):
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images to tokens ``(B, 1 + h · w, D)`` with their positions, and the grid ``(h, w)`` (eq. 5, first line)."""
         x, grid = self.tokens_to_token(images)
-        x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)
         return self.drop(x + resample_positions(self.positions, self.grid, grid, "bicubic")), grid
 
     def encode(self, tokens: Tensor) -> Tensor:

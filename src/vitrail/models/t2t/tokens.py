@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.errors import SettingError
-from vitrail.nn.attention import attend
+from vitrail.nn.attention import attend, attention_probabilities, join_heads, split_heads
 from vitrail.nn.mlp import Mlp
+from vitrail.nn.reach import Full
 
 
 class Split(NamedTuple):
@@ -55,10 +56,12 @@ def restructured(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class TokenTransformer(nn.Module):
-    """A transformer block with one head that narrows its tokens, ``(B, N, D)`` to ``(B, N, width)`` (eq. 1).
+    """A transformer block with one head that narrows its tokens, ``(B, N, D)`` to a map ``(B, width, h, w)`` (eq. 1).
 
     The values take the place of the input in the skip connection, whose width is another.
     """
+
+    heads = 1
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -70,12 +73,34 @@ class TokenTransformer(nn.Module):
         # The authors divide q kᵀ by the root of the input's width, not of the queries'.
         self.query_scale = math.sqrt(width / inputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm1(x)).chunk(3, dim=-1)
-        # attend() wants heads, and divides by the root of the queries' width.
-        mixed = attend(*(part[:, None] for part in (q * self.query_scale, k, v)))[:, 0]
-        x = v + self.proj(mixed)
-        return x + self.mlp(self.norm2(x))
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Tokens, and the rows and columns of the map that they are the places of."""
+        q, k, v = self.queries_keys_values(x)
+        return self._block(attend(q, k, v), v, grid)
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Each ``(B, 1, N, width)``; the queries are such that their products are to be divided by the root of that."""
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
+        return q * self.query_scale, k, v
+
+    def probabilities(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The attention that :meth:`forward` pays for the same input, ``(B, 1, N, N)``; for looking inside."""
+        q, k, _ = self.queries_keys_values(x)
+        return attention_probabilities(q, k)
+
+    def attended(self, probabilities: Tensor, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What :meth:`forward` would give if it paid attention with these ``probabilities``."""
+        v = self.queries_keys_values(x)[2]
+        return self._block(probabilities @ v, v, grid)
+
+    def reach(self, x: Tensor, grid: tuple[int, int]) -> Full:
+        """Every place reaches every place."""
+        return Full(grid)
+
+    def _block(self, mixed: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The rest of the block behind what attention took of the values."""
+        x = join_heads(v) + self.proj(join_heads(mixed))
+        return restructured(x + self.mlp(self.norm2(x)), grid)
 
 
 class TokenPerformer(nn.Module):
@@ -85,6 +110,7 @@ class TokenPerformer(nn.Module):
     are drawn once and never trained, and belong to the weights: others would be another network.
     """
 
+    heads = 1
     eps = 1e-8  # added to the divisor
     dropout = 0.1  # of both branches, whatever the rest of the network has
 
@@ -100,10 +126,10 @@ class TokenPerformer(nn.Module):
         self.directions: Tensor
         self.register_buffer("directions", nn.init.orthogonal_(torch.empty(count, width)) * math.sqrt(count))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Tokens, and the rows and columns of the map that they are the places of."""
         k, q, v = self.kqv(self.norm1(x)).chunk(3, dim=-1)
-        x = v + self.drop(self.proj(self.linear_attention(q, k, v)))
-        return x + self.drop(self.mlp(self.norm2(x)))
+        return self._block(self.linear_attention(q, k, v), v, grid)
 
     def linear_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The values ``(B, N, width)``, each as queries and keys of that shape weigh it."""
@@ -118,6 +144,29 @@ class TokenPerformer(nn.Module):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         half_square = x.square().sum(dim=-1, keepdim=True) / 2
         return (x @ self.directions.to(x).T - half_square).exp() / math.sqrt(len(self.directions))
+
+    def probabilities(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What each token takes of each one's values, ``(B, 1, N, N)``: the matrix that `forward` does without.
+
+        It is no softmax, yet not negative, and its rows sum to 1.
+        """
+        k, q, _ = self.kqv(self.norm1(x)).chunk(3, dim=-1)
+        products = self.features(q) @ self.features(k).transpose(1, 2)
+        return (products / (products.sum(dim=-1, keepdim=True) + self.eps)).unsqueeze(1)
+
+    def attended(self, probabilities: Tensor, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What :meth:`forward` would give if it paid attention with these ``probabilities``."""
+        v = self.kqv(self.norm1(x)).chunk(3, dim=-1)[2]
+        return self._block((probabilities.squeeze(1) @ v.to(probabilities)).to(v), v, grid)
+
+    def reach(self, x: Tensor, grid: tuple[int, int]) -> Full:
+        """Every place reaches every place."""
+        return Full(grid)
+
+    def _block(self, mixed: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The rest of the block behind what attention took of the values."""
+        x = v + self.drop(self.proj(mixed))
+        return restructured(x + self.drop(self.mlp(self.norm2(x))), grid)
 
 
 ATTENTIONS: dict[str, type[TokenPerformer | TokenTransformer]] = {
@@ -149,6 +198,6 @@ class TokensToToken(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         first, second, last = grids((images.shape[-2], images.shape[-1]))
-        x = self.attention1(soft_split(images, SPLITS[0]))
-        x = self.attention2(soft_split(restructured(x, first), SPLITS[1]))
-        return self.project(soft_split(restructured(x, second), SPLITS[2])), last
+        x = self.attention1(soft_split(images, SPLITS[0]), first)
+        x = self.attention2(soft_split(x, SPLITS[1]), second)
+        return self.project(soft_split(x, SPLITS[2])), last

@@ -184,6 +184,7 @@ class ViT(PlainTransformer):
         width = config.width
         self.patch_embedding = patch_embedding(config)
         self.input_kernel = "patch_embedding." + next(iter(self.patch_embedding.state_dict()))
+        self.class_tokens = int(config.pool in ("class", "class-mean"))
         class_token = config.class_token or config.pool in ("class", "class-mean")
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if class_token else None
         self.registers = nn.Parameter(torch.empty(1, config.registers, width)) if config.registers else None
@@ -226,7 +227,7 @@ class ViT(PlainTransformer):
             prefix.append(self.class_token if own is None else self.class_token + own[:, :1])
         if self.registers is not None:  # they belong to no place, so they have no positions
             prefix.append(self.registers)
-        tokens = torch.cat([*(x.expand(len(patches), -1, -1) for x in prefix), patches], dim=1)
+        tokens = torch.cat([*(x.expand(patches.shape[0], -1, -1) for x in prefix), patches], dim=1)
         return self.drop(tokens), grid
 
     def encode(self, tokens: Tensor, grid: tuple[int, int], seen: Tensor | None = None) -> Tensor:
