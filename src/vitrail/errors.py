@@ -8,6 +8,7 @@ VitrailError                 exit status 1: something failed
     ├── UnknownName          no such model, task, format …; the nearest names are offered
     ├── DataError            a data set, table or class list that cannot be used
     │   └── UnreadableImage  one image that cannot be decoded
+    │       └── TooManyPixels  one that is larger than images may be
     ├── RunError             a run's folder: missing, incomplete, already there, or of a newer version
     ├── CheckpointError      a file of weights: damaged, unsafe, or of another model
     └── DiskFull             no room left for what must be written
@@ -53,7 +54,9 @@ class UnknownName(UserError):
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known are: {', '.join(names)}."
+        *others, last = nearest or [""]
+        either = f"{', '.join(others)} or {last}" if others else last
+        hint = f"did you mean {either}?" if nearest else f"known are: {', '.join(names)}."
         super().__init__(f"there is no {what} called '{name}'; {hint}")
 
 
@@ -71,6 +74,10 @@ class UnreadableImage(DataError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:  # so that it crosses from a worker process
         return type(self), (self.name, self.reason)
+
+
+class TooManyPixels(UnreadableImage):
+    """One image with more pixels than are decoded."""
 
 
 class RunError(UserError):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Transpose
 
 from vitrail.data.sample import Image
-from vitrail.errors import UnreadableImage
+from vitrail.errors import TooManyPixels, UnreadableImage
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # no other of its parsers sees untrusted bytes
@@ -53,7 +53,8 @@ def decode(data: bytes | Path, name: str, max_pixels: int = MAX_PIXELS) -> Image
         ``(H, W, 1)`` uint8 if the stored image is grey, else ``(H, W, 3)``; read-only.
 
     Raises:
-        UnreadableImage: it is damaged, cut short, too large, of another format, or not there.
+        UnreadableImage: it is damaged, cut short, of another format, or not there.
+        TooManyPixels: it is larger than ``max_pixels``.
     """
     try:
         stored = data.read_bytes() if isinstance(data, Path) else data
@@ -62,8 +63,14 @@ def decode(data: bytes | Path, name: str, max_pixels: int = MAX_PIXELS) -> Image
             # share the filters, which is harmless where only Pillow's are touched.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             return _decode(stored, max_pixels)
+    except (PIL.Image.DecompressionBombError, _TooLarge) as error:
+        raise TooManyPixels(name, _reason(error)) from error
     except Exception as error:  # for damaged bytes Pillow's parsers raise nearly anything
         raise UnreadableImage(name, _reason(error)) from error
+
+
+class _TooLarge(ValueError):
+    """More pixels than are allowed."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -79,7 +86,7 @@ def _decode(stored: bytes, max_pixels: int) -> Image:
         raise ValueError("the file is empty")
     with PIL.Image.open(io.BytesIO(stored), formats=PILLOW_FORMATS) as image:
         if not 0 < image.width * image.height <= max_pixels:
-            raise ValueError(f"{image.width} x {image.height} pixels; at least 1 and at most {max_pixels} can be read")
+            raise _TooLarge(f"{image.width} x {image.height} pixels; at least 1 and at most {max_pixels} can be read")
         image.load()
         pixels = _eight_bits(image)
         turn = UPRIGHT.get(_orientation(image))

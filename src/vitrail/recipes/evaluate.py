@@ -25,11 +25,11 @@ from vitrail.objectives import Objective
 from vitrail.recipes import run
 from vitrail.recipes.evaluate_objective import evaluate_objective
 from vitrail.recipes.evaluate_text import evaluate_text
-from vitrail.recipes.opened import open_learner
+from vitrail.recipes.opened import open_model
 from vitrail.recipes.probe import probe
 from vitrail.recipes.settings import UNSTATED, LeftOpen, Stated, check_numbers
 from vitrail.tasks import TextTask
-from vitrail.tasks.classification import Classification
+from vitrail.tasks.classifier import Classifier
 from vitrail.train import distributed
 from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
 
@@ -42,10 +42,12 @@ class Evaluate:
       vitrail evaluate runs/clothing
       vitrail evaluate runs/clothing other-photos/ --json
       vitrail evaluate hf:google/vit-base-patch16-224 imagenet/val
+      vitrail evaluate clothing.onnx other-photos/
     """
 
     run: Positional[str]
-    """A run's folder; or published weights: hf:ORG/NAME, timm:NAME, or a file (with --layout and --model)."""
+    """A run's folder; published weights: hf:ORG/NAME, timm:NAME, or a file (with --layout and --model); or what
+    `vitrail export --to onnx` wrote."""
     data: Positional[LeftOpen[str]] = None
     """Images to measure on; left out: those that training held back."""
     probe: Literal["none", "linear", "knn"] = "none"
@@ -85,12 +87,12 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     if settings.probe != "none":
         return probe(settings)
     folder = Path(settings.run)
-    task = open_learner(settings.run, settings.stated)
+    task = open_model(settings.run, settings.stated)
     if isinstance(task, Objective):
         return evaluate_objective(settings, task)
     if isinstance(task, TextTask):
         return evaluate_text(settings, task)
-    assert isinstance(task, Classification)
+    assert isinstance(task, Classifier)
     split, source = held_out(settings, task)
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)
@@ -121,7 +123,7 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     return figures
 
 
-def held_out(settings: Evaluate, task: Classification) -> tuple[SplitName | Literal["all"], Source]:
+def held_out(settings: Evaluate, task: Classifier) -> tuple[SplitName | Literal["all"], Source]:
     """The images to measure on, labelled by the task's own classes, and the split that they are."""
     if settings.data is None:
         if not (Path(settings.run) / run.RECORD).is_file():
@@ -158,7 +160,7 @@ def training_data(folder: Path) -> Dataset:
     return dataset
 
 
-def in_classes_of(task: Classification, dataset: Dataset, source: Source) -> Source:
+def in_classes_of(task: Classifier, dataset: Dataset, source: Source) -> Source:
     """``source`` with each label as the number that the model knows its class by.
 
     Raises :class:`DataError` if the data has a class that the model does not.
@@ -177,7 +179,7 @@ def in_classes_of(task: Classification, dataset: Dataset, source: Source) -> Sou
 
 
 def measure(
-    task: Classification,
+    task: Classifier,
     source: Source,
     device: torch.device,
     dtype: torch.dtype,
@@ -215,7 +217,7 @@ def measure(
     return metric
 
 
-def report(task: Classification, metric: LogitMetric) -> dict[str, Any]:
+def report(task: Classifier, metric: LogitMetric) -> dict[str, Any]:
     """All figures of the metric, and what the task's fitted temperature makes of calibration."""
     figures = metric.compute()
     if isinstance(metric, ClassificationMetric):
@@ -229,7 +231,7 @@ def report(task: Classification, metric: LogitMetric) -> dict[str, Any]:
     return figures
 
 
-def draw_report(task: Classification, metric: LogitMetric, figures: dict[str, Any], folder: Path) -> None:
+def draw_report(task: Classifier, metric: LogitMetric, figures: dict[str, Any], folder: Path) -> None:
     """Confusion matrix, reliability before and after the temperature, and each class's scores, as pictures."""
     draw.save(draw.per_class_bars(figures["per_class"]), folder / "per_class.png")
     if isinstance(metric, ClassificationMetric):

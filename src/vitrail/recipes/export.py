@@ -1,53 +1,93 @@
-"""Export: a trained model as a folder that another library opens."""
+"""Export: a trained model as what other programs run, or as a folder that another library opens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tyro.conf import Positional
 
 from vitrail.console import say
 from vitrail.errors import SettingError
-from vitrail.export.checkpoint import Library, layout_of, write_checkpoint
-from vitrail.recipes.opened import open_task
+from vitrail.export.checkpoint import layout_of, write_checkpoint
+from vitrail.objectives import TextObjective
+from vitrail.recipes.export_file import export_file
+from vitrail.recipes.opened import classification, open_learner
 from vitrail.recipes.settings import UNSTATED, LeftOpen, Stated
+from vitrail.tasks import Classification, TextTask
 from vitrail.weights.load import load
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write a trained model so that timm or Transformers open it, and check that nothing was lost.
+    """Write a trained model as one file that runs elsewhere, or as a folder of timm's or Transformers', and check it.
 
     Examples:
+      vitrail export runs/clothing --to onnx
+      vitrail export runs/clothing photos/ --to onnx --int8 --out clothing-int8.onnx
+      vitrail export runs/clothing --to program --out clothing.pt2
       vitrail export runs/clothing --to timm
       vitrail export runs/clothing --to transformers --out clothing-vit
     """
 
     run: Positional[str]
     """A run's folder; or published weights: hf:ORG/NAME, timm:NAME, or a file (with --layout and --model)."""
-    to: Library
-    """The library to open it: timm.create_model("local-dir:FOLDER", pretrained=True), or from_pretrained("FOLDER")."""
+    to: Literal["onnx", "program", "timm", "transformers"]
+    """onnx: a file for onnxruntime and others; program: a file for torch.export.load; timm, transformers: a folder for
+    timm.create_model("local-dir:FOLDER", pretrained=True), or from_pretrained("FOLDER")."""
     out: LeftOpen[Path] = None
-    """The folder that is written; left out: RUN-timm or RUN-transformers."""
+    """What is written; left out: RUN.onnx, RUN.pt2, RUN-timm or RUN-transformers."""
+    data: Positional[LeftOpen[str]] = None
+    """onnx, program: labelled images to measure on, before and after; left out: drawn scenes without labels."""
+    int8: bool = False
+    """onnx: weights of 8 bits, a quarter of the size; for size, it need not be faster."""
+    format: LeftOpen[str] = None
+    """How DATA is stored, where looking at it does not tell: folder, csv, parquet …"""
+    image_column: LeftOpen[str] = None
+    """The column of a table that holds the images' paths; left out: image, path, file …"""
+    label_column: LeftOpen[str] = None
+    """The column of a table that holds the labels; left out: label, class, category …"""
     overwrite: bool = False
-    """Write into a folder that is not empty."""
+    """Write over a file, or into a folder that is not empty."""
     stated: Stated = UNSTATED
     json: bool = False
-    """Print one JSON document: {"folder", "to", "model", "max_difference"}."""
+    """Print one JSON document: the report; of a folder {"folder", "to", "model", "max_difference"}."""
 
 
 def export(settings: Export) -> dict[str, Any]:
-    """Write the folder, open it again as any other, and compare the logits of random images.
+    """Write the file or folder, open it again as any other, and compare the logits.
 
-    Raises :class:`SettingError` for a folder that is not empty, and for a model that the library does not have.
+    Raises :class:`SettingError` for what is there already, and for a model that the library does not have.
     """
+    if settings.to in ("onnx", "program"):
+        if settings.int8 and settings.to != "onnx":
+            raise SettingError("--int8 is for --to onnx; leave it out, or export to ONNX.")
+        return export_file(settings, lambda: exportable(settings))
+    if settings.int8 or settings.data is not None:
+        raise SettingError(f"--int8 and DATA are for --to onnx and program, not {settings.to}; leave them out.")
+    return export_folder(settings)
+
+
+def exportable(settings: Export) -> Classification:
+    """The classification of the run. Raises :class:`SettingError` for a model that is none."""
+    learner = open_learner(settings.run, settings.stated)
+    if isinstance(learner, TextTask | TextObjective):
+        raise SettingError(
+            f"{settings.run} is a model of text, and only classifiers of images are exported; "
+            "its model.safetensors and tokenizer.json are open to other programs as they are."
+        )
+    return classification(settings.run, learner)
+
+
+def export_folder(settings: Export) -> dict[str, Any]:
+    """A folder for timm or Transformers, which are given the very weights."""
+    assert settings.to in ("timm", "transformers")
     folder = settings.out or Path(f"{settings.run.replace(':', '-').rstrip('/')}-{settings.to}")
     if folder.exists() and not settings.overwrite and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingError(f"{folder} is not empty; choose another --out, or write into it with --overwrite.")
-    task = open_task(settings.run, settings.stated)
+    task = exportable(settings)
     layout_of(task, settings.to)
     write_checkpoint(task, settings.to, folder)
     difference = largest_difference(task, load(folder))

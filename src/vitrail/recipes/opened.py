@@ -7,9 +7,11 @@ from typing import Any
 
 from vitrail.data.preprocess import Preprocess
 from vitrail.errors import SettingError
+from vitrail.export.predictor import Exported, open_onnx
 from vitrail.recipes.config import config_changes, parsed_changes
-from vitrail.recipes.settings import Stated
+from vitrail.recipes.settings import UNSTATED, Stated
 from vitrail.tasks import Classification, TextTask
+from vitrail.tasks.classifier import Classifier
 from vitrail.tasks.learner import Learner
 from vitrail.weights.load import load
 
@@ -32,6 +34,21 @@ def classification(reference: str, learner: Learner) -> Classification:
             f"it: vitrail train DATA --weights {reference}."
         )
     return learner
+
+
+def open_classifier(reference: str, stated: Stated) -> Classifier:
+    """The same, or the classifier in an exported ``.onnx`` file, which answers and cannot be looked into."""
+    opened = open_model(reference, stated)
+    return opened if isinstance(opened, Exported) else classification(reference, opened)
+
+
+def open_model(reference: str, stated: Stated) -> Learner | Exported:
+    """What `open_learner` opens, or the classifier in an exported ``.onnx`` file."""
+    if Path(reference).suffix != ".onnx":
+        return open_learner(reference, stated)
+    if stated != UNSTATED:
+        raise SettingError(f"{reference} says itself what it is, and cannot be changed; leave such flags out.")
+    return open_onnx(Path(reference))
 
 
 def open_learner(reference: str, stated: Stated) -> Learner:

@@ -17,11 +17,14 @@ from vitrail.data.files import Files
 from vitrail.data.loader import EvaluationBatches, default_workers, load_batches
 from vitrail.data.read import is_image
 from vitrail.errors import DataError
-from vitrail.recipes.opened import classification, open_learner
+from vitrail.export.predictor import Exported
+from vitrail.recipes.alike import alike
+from vitrail.recipes.opened import classification, open_model
 from vitrail.recipes.predict_text import predict_text
 from vitrail.recipes.settings import UNSTATED, Images, LeftOpen, Stated, check_numbers
-from vitrail.tasks import Classification, TextTask
-from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
+from vitrail.tasks import TextTask
+from vitrail.tasks.classifier import Classifier
+from vitrail.train.precision import Precision, choose_device, choose_precision
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,15 @@ class Predict:
       vitrail predict runs/clothing shirt.jpg
       vitrail predict runs/clothing photos/ 'more/*.png' --json
       vitrail predict hf:google/vit-base-patch16-224 cat.jpg
+      vitrail predict clothing.onnx shirt.jpg
       find . -name '*.jpg' | vitrail predict runs/clothing -
       vitrail predict runs/reviews "a quiet, moving film" more-reviews.txt
       vitrail predict runs/squad "Who wrote it? ||| The book was written by Ada Lovelace in 1843."
     """
 
     run: Positional[str]
-    """A run's folder; or published weights: hf:ORG/NAME, timm:NAME, or a file (with --layout and --model)."""
+    """A run's folder; published weights: hf:ORG/NAME, timm:NAME, or a file (with --layout and --model); or what
+    `vitrail export --to onnx` wrote."""
     images: Positional[Images]
     """Files, folders, patterns; or - for an image, or a list of paths, on standard input. For a model of text: texts
     (pieces with ||| between), files with a text in each line, tables; or - for lines on standard input."""
@@ -64,10 +69,10 @@ class Predict:
 def predict(settings: Predict) -> list[dict[str, Any]]:
     """Predictions in the order of the images; a broken image has its ``error``, and no predictions."""
     check_numbers(settings)
-    task = open_learner(settings.run, settings.stated)
-    if isinstance(task, TextTask):
-        return predict_text(settings, task)
-    task = classification(settings.run, task)
+    opened = open_model(settings.run, settings.stated)
+    if isinstance(opened, TextTask):
+        return predict_text(settings, opened)
+    task = opened if isinstance(opened, Exported) else classification(settings.run, opened)
     files = Files(find_images(settings.images))
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)
@@ -122,15 +127,14 @@ def _standard_input(data: bytes) -> Iterator[Path | tuple[str, bytes]]:
 
 
 def _answers(
-    task: Classification, files: Files, settings: Predict, device: torch.device, dtype: torch.dtype
+    task: Classifier, files: Files, settings: Predict, device: torch.device, dtype: torch.dtype
 ) -> Iterator[dict[str, Any]]:
     batches = EvaluationBatches(files, len(task.classes), task.preprocess, settings.batch_size)
     workers = default_workers(len(files)) if settings.workers is None else settings.workers
     for step, (batch, numbers) in enumerate(load_batches(batches, 0, len(batches), workers)):
         predictions = {}
         if len(batch):
-            with torch.inference_mode(), products_in(dtype, device):
-                logits = task(batch.to(device).images)
+            logits = alike(task, batch.to(device).images, dtype)
             predictions = dict(zip(numbers, task.decode(logits, settings.top), strict=True))
         reasons = {error.name: error.reason for error in batch.unreadable}
         first = step * settings.batch_size

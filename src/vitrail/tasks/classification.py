@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,25 +14,17 @@ from torch import Tensor
 
 from vitrail import models
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.read import decode
-from vitrail.data.sample import Batch, Image, Sample
+from vitrail.data.sample import Batch
 from vitrail.errors import SettingError
 from vitrail.heads import CLASSIFIERS
-from vitrail.metrics.classification import ClassificationMetric, LogitMetric
-from vitrail.metrics.many_labels import ManyLabelsMetric
 from vitrail.nn.backbone import Backbone
+from vitrail.tasks.classifier import Classifier, Scored
 from vitrail.tasks.task import Task
 
-
-@dataclass(frozen=True)
-class Scored:
-    """A class and how probable the model holds it, between 0 and 1."""
-
-    label: str
-    score: float
+__all__ = ["Classification", "Scored", "class_weights"]
 
 
-class Classification(Task):
+class Classification(Classifier, Task):
     """Logits ``(B, K)`` from the classifier that the backbone's paper puts on it, mostly a linear one.
 
     Args:
@@ -91,38 +81,6 @@ class Classification(Task):
             return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.label_smoothing)
         targets = labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
         return F.binary_cross_entropy_with_logits(logits, targets, self.class_weights)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """Calibrated probabilities ``(B, K)``; with one label an image they sum to 1."""
-        logits = logits.float() / self.temperature
-        return logits.sigmoid() if self.many_labels else logits.softmax(dim=-1)
-
-    def decode(self, logits: Tensor, top: int = 5) -> list[list[Scored]]:
-        """For each image its ``top`` classes, the most probable first."""
-        values, indices = self.scores(logits).topk(min(top, len(self.classes)))
-        return [
-            [Scored(self.classes[k], round(score, 6)) for k, score in zip(ks, scores, strict=True)]
-            for ks, scores in zip(indices.tolist(), values.tolist(), strict=True)
-        ]
-
-    def metric(self) -> LogitMetric:
-        return ManyLabelsMetric(self.classes) if self.many_labels else ClassificationMetric(self.classes)
-
-    @torch.inference_mode()
-    def predict(self, image: str | Path | Image, top: int = 5) -> list[Scored]:
-        """The ``top`` classes of one image: a path, or an array ``(H, W, C)`` uint8 with C = 1 or 3.
-
-        Raises :class:`vitrail.errors.UnreadableImage` for a file that is no readable image, :class:`SettingError` for
-        another kind of array.
-        """
-        self.eval()
-        pixels = image if isinstance(image, np.ndarray) else decode(Path(image), str(image))
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
-            raise SettingError(f"an image is an array (H, W, 1 or 3) of uint8, not {pixels.shape} of {pixels.dtype}.")
-        prepared = self.preprocess.apply(Sample(pixels, "image"))[0].image
-        device = next(self.parameters()).device
-        batch = torch.from_numpy(prepared).permute(2, 0, 1)[None].to(device)
-        return self.decode(self(batch), top)[0]
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -22,6 +22,11 @@ USUAL_NAMES = (
 )
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".th", ".tar", ".bin", ".ckpt", tensorflow.SUFFIX)
 CONFIGS = ("config.json", "hparams.json", "bert_config.json")  # of most libraries, OpenAI's GPT-2, Google's BERT
+EXPORTED = {  # what `vitrail export` writes and these are not
+    ".onnx": "is an exported model, which predict, evaluate and serve take; give the run it was made of",
+    ".pt2": "is a program for torch.export.load, which can run code that is in it; give the run it was made of, or "
+    "export that to ONNX",
+}
 HUB_REFERENCE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>.+))?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -79,6 +84,8 @@ def hub_reference(reference: str) -> HubReference | None:
 def from_disk(path: Path) -> Files:
     """The files of a folder with usual names, or one file with what lies beside it."""
     path = tensorflow.index_of(path)
+    if path.suffix in EXPORTED:
+        raise CheckpointError(f"{path} {EXPORTED[path.suffix]}.")
     if not path.exists():
         raise CheckpointError(f"there is no {path}; give a run's folder, a file of weights, hf:ORG/NAME or timm:NAME.")
     folder = path if path.is_dir() else path.parent
