@@ -14,8 +14,17 @@ from vitrail.recipes.predict import Predict
 from vitrail.recipes.pretrain import Pretrain
 from vitrail.recipes.settings import NUMBERS, check_numbers
 from vitrail.recipes.train import Train
+from vitrail.serve.serve import Serve
 
-RECIPES = (Train(), Pretrain(), Evaluate(run="run"), Predict(run="run", images=()), Generate(run="run"), Demo())
+RECIPES = (
+    Train(),
+    Pretrain(),
+    Evaluate(run="run"),
+    Predict(run="run", images=()),
+    Generate(run="run"),
+    Serve(run="run"),
+    Demo(),
+)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: type(recipe).__name__)

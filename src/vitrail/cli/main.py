@@ -34,7 +34,8 @@ COMMANDS = {
     "predict": Command("vitrail.recipes.predict", "Predict", "predict", "labels and scores for images"),
     "generate": Command("vitrail.recipes.generate", "Generate", "generate", "texts and images that a model makes up"),
     "explain": Command("vitrail.recipes.explain", "Explain", "explain", "where the model looked, as a picture"),
-    "export": Command("vitrail.recipes.export", "Export", "export", "a folder that timm or Transformers open"),
+    "export": Command("vitrail.recipes.export", "Export", "export", "ONNX, a PyTorch program, timm, Transformers"),
+    "serve": Command("vitrail.serve.serve", "Serve", "serve", "an HTTP service and a web page"),
     "models": Command("vitrail.recipes.models", "Models", "list_models", "which models there are"),
     "info": Command("vitrail.recipes.info", "Info", "info", "what a model, a run or a data set is"),
     "study": Command("vitrail.recipes.study", "Study", "study", "how data, or masking, matter to a model: many runs"),
@@ -46,6 +47,7 @@ NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISD
 
 # What a command's answer means for the exit status, where it is not always 0.
 STATUS: dict[str, Callable[[Any], int]] = {
+    "export": lambda answer: 0 if answer.get("passed", True) else 1,
     "predict": lambda answers: 2 if all(answer["error"] for answer in answers) else 0,
     "prove": lambda proofs: 0 if all(proof["passed"] is not False for proof in proofs) else 1,
 }

@@ -55,10 +55,12 @@ NOT_NEGATIVE = Range("a number from 0 upwards", lambda number: 0 <= number < mat
 POSITIVE = Range("a number above 0", lambda number: 0 < number < math.inf)
 FACTOR = Range("above 0 and at most 1", lambda number: 0 < number <= 1)
 BELOW_1 = Range("at least 0 and below 1", lambda number: 0 <= number < 1)
+PORT = Range("from 0 to 65535", lambda number: 0 <= number <= 65_535)
 SHARE = Range("from 0 to 1", lambda number: 0 <= number <= 1)
 
 NUMBERS: dict[str, Range] = {
     "accumulate": AT_LEAST_1,
+    "batch_delay": NOT_NEGATIVE,
     "beams": AT_LEAST_1,
     "beta2": BELOW_1,
     "batch_size": AT_LEAST_1,
@@ -69,6 +71,7 @@ NUMBERS: dict[str, Range] = {
     "ema": BELOW_1,
     "epochs": AT_LEAST_1,
     "image_size": AT_LEAST_1,
+    "images_per_request": AT_LEAST_1,
     "label_smoothing": BELOW_1,
     "layer_decay": FACTOR,
     "freeze": NOT_NEGATIVE,
@@ -78,15 +81,20 @@ NUMBERS: dict[str, Range] = {
     "max_unreadable": SHARE,
     "mixup": NOT_NEGATIVE,
     "patience": NOT_NEGATIVE,
+    "pixels": AT_LEAST_1,
+    "port": PORT,
+    "queue": AT_LEAST_1,
     "save_seconds": NOT_NEGATIVE,
     "seed": NOT_NEGATIVE,
     "share": FACTOR,
     "steps": AT_LEAST_1,
     "temperature": NOT_NEGATIVE,
+    "timeout": POSITIVE,
     "tokens": AT_LEAST_1,
     "top": AT_LEAST_1,
     "top_k": AT_LEAST_1,
     "top_p": FACTOR,
+    "upload_megabytes": POSITIVE,
     "vocabulary": AT_LEAST_1,
     "warmup_epochs": NOT_NEGATIVE,
     "warmup_share": SHARE,

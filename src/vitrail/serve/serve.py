@@ -1,0 +1,167 @@
+"""Serve: a model as an HTTP service with a web page, until it is asked to stop."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import webbrowser
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from socket import socket
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+from vitrail.console import say
+from vitrail.data.read import MAX_PIXELS
+from vitrail.errors import SettingError
+from vitrail.recipes.opened import open_classifier
+from vitrail.recipes.settings import UNSTATED, LeftOpen, Stated, check_numbers
+from vitrail.train.precision import Precision, choose_device, choose_precision
+
+if TYPE_CHECKING:
+    from vitrail.serve.door import Line
+    from vitrail.serve.service import Service
+
+
+LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")  # of the extra `serve`
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Answer over HTTP what is in images and where the model sees it; with a web page to try it on.
+
+    Examples:
+      vitrail serve runs/clothing --open
+      vitrail serve runs/clothing --port 0 --examples photos/
+      VITRAIL_TOKEN=secret vitrail serve clothing.onnx --host 0.0.0.0
+      curl -F image=@shirt.jpg http://127.0.0.1:8000/predict
+    """
+
+    run: Positional[str]
+    """A run's folder; published weights: hf:ORG/NAME, timm:NAME, or a file (with --layout and --model); or what
+    `vitrail export --to onnx` wrote."""
+    host: str = "127.0.0.1"
+    """The address to listen at: as it is, only this machine can ask; 0.0.0.0 lets others."""
+    port: int = 8000
+    """The port; 0 takes a free one, which is printed."""
+    open: bool = False
+    """Open the page in a browser."""
+    examples: LeftOpen[Path] = None
+    """A folder of images that the page offers to try."""
+    token: LeftOpen[str] = None
+    """What clients must send as Authorization: Bearer TOKEN; left out: $VITRAIL_TOKEN, and without that nothing. In the
+    environment other users of the machine cannot read it."""
+    batch_size: int = 32
+    """Most images computed at once."""
+    batch_delay: float = 5.0
+    """Milliseconds for which an image waits for others to be computed with."""
+    queue: int = 256
+    """Images in the service at once, from upload to answer; a client with one more is told to come again (503)."""
+    upload_megabytes: float = 16.0
+    """Largest body of a request, in millions of bytes."""
+    pixels: int = MAX_PIXELS
+    """Largest width times height of an image."""
+    images_per_request: int = 64
+    """Most images in one request."""
+    timeout: float = 30.0
+    """Seconds after which a request is given up (504)."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto for the best there is."""
+    precision: Precision = "auto"
+    """Format of matrix products; auto is bfloat16 where the machine has it."""
+    quiet: bool = False
+    """Do not log a line for each request."""
+    stated: Stated = UNSTATED
+    json: bool = False
+    """Log JSON, one document a line; and print at the end how many requests were answered, by status."""
+
+
+def serve(settings: Serve) -> dict[str, Any]:
+    """Answer until a signal asks to stop; then finish what is in flight. Returns the number of answers by status.
+
+    Raises :class:`SettingError` for settings that make no sense, an address that cannot be had, or if the libraries are
+    missing; and KeyboardInterrupt in the end if it was Ctrl-C that asked.
+    """
+    check_numbers(settings)
+    if settings.images_per_request > settings.queue:
+        raise SettingError("--images-per-request is larger than --queue, so that such a request would never be taken.")
+    check_libraries()
+    from vitrail.serve.describe import examples_in
+    from vitrail.serve.server import bound
+
+    examples = examples_in(settings.examples)
+    with bound(settings.host, settings.port) as listener:  # before the model is read, which takes longer
+        service = open_service(settings)
+        try:
+            return run(settings, service, listener, examples)
+        finally:
+            service.close()
+
+
+def check_libraries() -> None:
+    """Raises :class:`SettingError` where what the service needs is not installed."""
+    for library in LIBRARIES:
+        try:
+            importlib.import_module(library)
+        except ImportError as error:
+            raise SettingError(f"the service needs {library}: pip install 'vitrail[serve]'.") from error
+
+
+def open_service(settings: Serve) -> Service:
+    """The service, warm. Raises what `open_classifier` does."""
+    from vitrail.serve.model import Model
+    from vitrail.serve.service import Limits, Service
+
+    device = choose_device(settings.device)
+    task = open_classifier(settings.run, settings.stated).to(device).eval()
+    limits = Limits(
+        settings.upload_megabytes, settings.pixels, settings.images_per_request, settings.queue, settings.timeout
+    )
+    model = Model(task, device, choose_precision(device, settings.precision))
+    service = Service(model, settings.batch_size, settings.batch_delay / 1000, limits)
+    try:
+        service.warm.result()
+    except BaseException:
+        service.close()
+        raise
+    if not model.alike:
+        say(
+            "on this machine the last digits of an answer depend on what is computed with it; --batch-size 1 avoids it."
+        )
+    return service
+
+
+def run(settings: Serve, service: Service, listener: socket, examples: Mapping[str, Path]) -> dict[str, Any]:
+    """Answer requests that come to a socket."""
+    from vitrail.serve import server
+    from vitrail.serve.app import build_app
+    from vitrail.serve.describe import description
+    from vitrail.serve.door import Door
+
+    statuses: Counter[int] = Counter()
+
+    def note(line: Line) -> None:
+        statuses[line.status] += 1
+        if not settings.quiet:
+            say(line.as_json() if settings.json else str(line))
+
+    described = description(settings.run, service, examples)
+    token = settings.token or os.environ.get("VITRAIL_TOKEN") or None
+    app = build_app(service, described, examples)
+    door = Door(app, service.measures, token, settings.upload_megabytes, note)
+
+    def started(address: str) -> None:
+        what = f"{service.model.task.model} with {len(service.model.task.classes)} classes"
+        say(json.dumps({"address": address}) if settings.json else f"{what} answers at {address} (Ctrl-C stops it)")
+        if settings.open:
+            webbrowser.open(address)
+
+    stopped_by = server.run(door, listener, service, started)
+    if stopped_by == signal.SIGINT:
+        raise KeyboardInterrupt
+    return {"requests": statuses.total(), "by_status": {str(key): statuses[key] for key in sorted(statuses)}}
