@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClas
 from vitrail import models
 from vitrail.data.text.characters import learn
 from vitrail.errors import CheckpointError, DataError, RunError, SettingError, UnknownName
+from vitrail.export.onnx import write_onnx
 from vitrail.objectives.next_token import NextToken
 from vitrail.recipes.info import Info, info
 from vitrail.weights.load import load
@@ -67,6 +68,16 @@ def test_a_run_is_told_with_its_classes_and_how_it_came_about(colours):
     assert answer["images"] == {"train": 84, "validation": 12, "test": 24}
     assert answer["chosen"].startswith("84 training images of about 16 pixels")
     assert answer["parameters"] == sum(p.numel() for p in load(colours.folder).parameters())
+
+
+def test_an_exported_file_is_told_with_its_classes(colours, tmp_path, vitrail):
+    write_onnx(load(colours.folder), tmp_path / "colours.onnx")
+    answer = info(Info(str(tmp_path / "colours.onnx"), json=True))
+    assert (answer["kind"], answer["classes"]) == ("exported", list(load(colours.folder).classes))
+    assert answer["model"] == load(colours.folder).model
+    done = vitrail("info", __file__.replace("test_info.py", "no.onnx"))
+    assert done.status == 2
+    assert "no.onnx" in done.err
 
 
 def test_a_run_without_labels_is_told_with_its_objective(tmp_path):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,24 +33,31 @@ SCENES = 300  # of the test split, whose largest shape is to be found
 BATCH = 25
 GOOD_ENOUGH = 0.95  # accuracy; a model that is wrong has no right place to point to
 
-# The models that are explained, as changes to one of the table, and the method that each is judged by.
-MODELS: dict[str, tuple[str, ...]] = {
-    "vit-micro": ("width=96", "depth=4", "heads=3", "mlp=192", "patch_size=8"),
-    "resnet-18": ("width=24", "depths=2,2"),
+
+class Explained(NamedTuple):
+    """A model that is explained: changes to one of the table, its learning rate, the method that it is judged by."""
+
+    config: tuple[str, ...]
+    learning_rate: float
+    judged: str
+
+
+MODELS = {
+    "vit-micro": Explained(("width=96", "depth=4", "heads=3", "mlp=192", "patch_size=8"), 1e-3, "relevance"),
+    "resnet-18": Explained(("width=24", "depths=2,2"), 2e-3, "gradcam"),
 }
-JUDGED = {"vit-micro": "relevance", "resnet-18": "gradcam"}
 
 Maps = Callable[[Classification, Tensor, Tensor], Tensor]
 
 
 def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
-    """The share of scenes in which the strongest place of a map lies on the object: the worse of `JUDGED`.
+    """The share of scenes in which the strongest place of a map lies on the object: the worse of both `MODELS`.
 
     The scenes are those of ``shapes``, the class is that of the largest shape, and the models end at 8x8 places: a
     vision transformer, of which relevance is asked, and a residual network, for which Grad-CAM was made. The baseline
     is a random map as coarse. Figures of all methods, and of two maps that ask no model, are in ``explain.json``.
     """
-    judged = " and ".join(f"{method} of {model}" for model, method in JUDGED.items())
+    judged = " and ".join(f"{explained.judged} of {model}" for model, explained in MODELS.items())
     proof = Proof("explain", f"scenes in which {judged} hit the object", None, None, bar=0.90)
     began = time.perf_counter()
     figures: dict[str, dict[str, Any]] = {}
@@ -67,7 +74,7 @@ def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
     hit = {model: of["methods"] for model, of in figures.items()}
     return replace(
         proof,
-        measured=min(hit[model][method]["pointing"] for model, method in JUDGED.items()),
+        measured=min(hit[model][explained.judged]["pointing"] for model, explained in MODELS.items()),
         baseline=max(methods["random"]["pointing"] for methods in hit.values()),
         seconds=round(time.perf_counter() - began, 1),
     )
@@ -80,12 +87,12 @@ def classifier(model: str, out: Path, seed: int) -> Train:
         out=out,
         overwrite=True,
         model=model,
-        config=MODELS[model],
+        config=MODELS[model].config,
         weights="none",
         image_size=64,
         epochs=14,
         batch_size=64,
-        learning_rate=1e-3,
+        learning_rate=MODELS[model].learning_rate,
         augment="none",
         seed=seed,
     )

@@ -17,6 +17,7 @@ from tyro.conf import Positional
 from vitrail import models
 from vitrail.data.dataset import open_dataset, summary
 from vitrail.errors import CheckpointError, UnknownName
+from vitrail.export.predictor import open_onnx
 from vitrail.nn.backbone import Network
 from vitrail.nn.features import Features
 from vitrail.objectives import LEARNED_BY
@@ -45,6 +46,7 @@ class Info:
       vitrail info runs/clothing
       vitrail info hf:google/vit-base-patch16-224
       vitrail info checkpoint.pth --layout torchvision --model vit-b16
+      vitrail info clothing.onnx
       vitrail info photos/ --json
     """
 
@@ -75,6 +77,8 @@ def info(settings: Info) -> dict[str, Any]:
         answer = about_text_model(settings.subject, settings.config)
     elif (path / run.RECORD).is_file() or (path / "model.json").is_file():
         answer = about_run(path)
+    elif path.suffix == ".onnx":
+        answer = about_exported(path)
     elif is_checkpoint(settings.subject):
         answer = about_checkpoint(settings)
     elif path.exists() or settings.subject.partition(":")[0] in run.WORDS:
@@ -142,6 +146,22 @@ def about_run(folder: Path) -> dict[str, Any]:
         "leaks": record.get("data", {}).get("leaks"),
         "chosen": record.get("choice", {}).get("reason"),
         "versions": record.get("versions"),
+    }
+
+
+def about_exported(path: Path) -> dict[str, Any]:
+    """What an exported file is: the model that it was made of, its classes, and how its input is prepared."""
+    exported = open_onnx(path)
+    return {
+        "kind": "exported",
+        "file": str(path),
+        "model": exported.model,
+        "task": "classification",
+        "bytes": path.stat().st_size,
+        "classes": list(exported.classes),
+        "many_labels": exported.many_labels,
+        "temperature": exported.temperature,
+        "preprocess": exported.preprocess.to_json(),
     }
 
 
