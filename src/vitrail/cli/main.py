@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from vitrail import __version__
+from vitrail.allocator import keep_freed_memory
 from vitrail.errors import UnknownName, VitrailError
 
 
@@ -114,6 +115,7 @@ def run(word: str, flags: list[str]) -> int:
     """Parse the flags of one command, call its function, print its answer if it is to be JSON."""
     import tyro
 
+    keep_freed_memory()
     command = COMMANDS[word]
     module = importlib.import_module(command.module)
     recipe = getattr(module, command.settings)

@@ -44,7 +44,7 @@ class Explained(NamedTuple):
 
 MODELS = {
     "vit-micro": Explained(("width=96", "depth=4", "heads=3", "mlp=192", "patch_size=8"), 1e-3, "relevance"),
-    "resnet-18": Explained(("width=24", "depths=2,2"), 2e-3, "gradcam"),
+    "resnet-18": Explained(("width=24", "depths=2,2", "stem=imagenet"), 2e-3, "gradcam"),
 }
 
 Maps = Callable[[Classification, Tensor, Tensor], Tensor]
