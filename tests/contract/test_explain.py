@@ -12,7 +12,8 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.errors import SettingError
 from vitrail.explain.attention import attention, attention_between
 from vitrail.explain.distance import attention_distances
-from vitrail.explain.maps import METHODS, Look, heat_maps
+from vitrail.explain.look import Look
+from vitrail.explain.maps import METHODS, heat_maps
 from vitrail.explain.record import attention_layers, record_attention
 from vitrail.explain.relevance import relevance
 from vitrail.models import FAMILIES, family

@@ -6,7 +6,7 @@ from vitrail import models
 from vitrail.data.preprocess import Preprocess
 from vitrail.errors import SettingError
 from vitrail.explain.attention import attention, attention_between
-from vitrail.explain.maps import Look
+from vitrail.explain.look import Look
 from vitrail.explain.record import record_attention
 from vitrail.tasks import Classification
 

@@ -6,7 +6,7 @@ import torch
 from vitrail import models
 from vitrail.data.preprocess import Preprocess
 from vitrail.errors import SettingError
-from vitrail.explain.maps import Look
+from vitrail.explain.look import Look
 from vitrail.explain.relevance import relevance
 from vitrail.tasks import Classification
 

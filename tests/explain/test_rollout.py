@@ -5,7 +5,7 @@ import torch
 from vitrail import models
 from vitrail.data.preprocess import Preprocess
 from vitrail.errors import SettingError
-from vitrail.explain.maps import Look
+from vitrail.explain.look import Look
 from vitrail.explain.record import Recorded, record_attention
 from vitrail.explain.rollout import rolled_out, rollout
 from vitrail.nn.reach import Full

@@ -15,7 +15,8 @@ from PIL import Image
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.read import decode
 from vitrail.explain.attention import attention_between
-from vitrail.explain.maps import METHODS, Look, heat_maps
+from vitrail.explain.look import Look
+from vitrail.explain.maps import METHODS, heat_maps
 from vitrail.explain.seen import as_seen
 from vitrail.recipes.predict import Predict, predict
 from vitrail.serve.model import Model

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitrail.explain.look import Look
 from vitrail.explain.record import Recorded, record_attention
 from vitrail.explain.shares import as_map, layers_up_to, over_places, read_from, to_sum_1
 from vitrail.nn.reach import Grid, spread
 from vitrail.tasks import Classification
-
-if TYPE_CHECKING:
-    from vitrail.explain.maps import Look
 
 MOST_PLACES = 28  # a side, of what `attention_between` tells
 

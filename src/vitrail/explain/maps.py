@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,24 +13,11 @@ from vitrail.errors import UnknownName
 from vitrail.explain.attention import attention
 from vitrail.explain.gradcam import gradcam, gradcam_plus_plus
 from vitrail.explain.integrated_gradients import integrated_gradients_map
+from vitrail.explain.look import Look
 from vitrail.explain.occlusion import occlusion
 from vitrail.explain.relevance import relevance
 from vitrail.explain.rollout import rollout
 from vitrail.tasks import Classification
-
-
-@dataclass(frozen=True)
-class Look:
-    """Which attention is looked at.
-
-    Attributes:
-        layer: of those with attention, counted from 1; None for the last (of rollout: up to which one).
-        head: counted from 1; None for the mean of all.
-    """
-
-    layer: int | None = None
-    head: int | None = None
-
 
 Maps = Callable[[Classification, Tensor, Tensor, Look], Tensor]
 

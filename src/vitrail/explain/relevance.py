@@ -3,19 +3,15 @@ arXiv:2103.15679)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from vitrail.errors import SettingError
 from vitrail.explain.gradients import gradients, with_features
+from vitrail.explain.look import Look
 from vitrail.explain.record import Recorded, attention_in_graph
 from vitrail.explain.shares import as_map, carried_down, layers_up_to, read_from
 from vitrail.tasks import Classification
-
-if TYPE_CHECKING:
-    from vitrail.explain.maps import Look
 
 
 def relevance(task: Classification, images: Tensor, classes: Tensor, look: Look) -> Tensor:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vitrail.errors import SettingError
+from vitrail.explain.look import Look
 from vitrail.explain.record import Recorded, record_attention
 from vitrail.explain.shares import as_map, carried_down, layers_up_to, read_from, to_sum_1
 from vitrail.tasks import Classification
-
-if TYPE_CHECKING:
-    from vitrail.explain.maps import Look
 
 
 @torch.no_grad()

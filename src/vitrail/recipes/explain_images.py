@@ -16,7 +16,8 @@ from vitrail.data.sample import Label, Sample
 from vitrail.data.source import Source
 from vitrail.errors import DataError, SettingError, UnreadableImage
 from vitrail.explain.draw import Panel, draw_maps
-from vitrail.explain.maps import METHODS, Look, heat_maps
+from vitrail.explain.look import Look
+from vitrail.explain.maps import METHODS, heat_maps
 from vitrail.explain.record import attention_layers
 from vitrail.explain.seen import as_seen
 from vitrail.explain.sheet import Sheet, draw_sheet

@@ -14,7 +14,8 @@ from torch import Tensor
 from vitrail.data.sample import Image
 from vitrail.errors import SettingError
 from vitrail.explain.attention import attention_between
-from vitrail.explain.maps import Look, heat_maps
+from vitrail.explain.look import Look
+from vitrail.explain.maps import heat_maps
 from vitrail.recipes.alike import alike, fewest_alike, least
 from vitrail.serve import describe
 from vitrail.tasks import Classification

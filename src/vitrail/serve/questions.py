@@ -11,7 +11,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from vitrail.explain.maps import Look
+from vitrail.explain.look import Look
 from vitrail.serve import schemas
 from vitrail.serve.pictures import heat_png, overlay_png, png
 from vitrail.serve.refusal import too_slow

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from vitrail.data.read import decode
 from vitrail.data.sample import Image
 from vitrail.errors import UnreadableImage
-from vitrail.explain.maps import Look
+from vitrail.explain.look import Look
 from vitrail.explain.seen import as_seen
 from vitrail.serve.batching import Batcher
 from vitrail.serve.measures import Measures
