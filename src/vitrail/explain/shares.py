@@ -27,7 +27,8 @@ def layers_up_to(task: Classification, number: int | None) -> list[str]:
     names = list(attention_layers(task.backbone))
     if not names:
         raise SettingError(
-            f"{task.model} has no attention to show; explain a run of a vision transformer, such as --model vit-micro."
+            f"{task.model} has no attention to show; explain a run of a vision transformer, or take another method, "
+            "such as gradcam or occlusion."
         )
     if number is None:
         return names
