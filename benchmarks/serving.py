@@ -6,7 +6,7 @@ weights and is made on the spot.
 
     python benchmarks/serving.py                     2,000 requests from 32 clients, batches of 32 and of 1
     python benchmarks/serving.py --kills 100         kill -9 and restart under load: what is lost, and what is wrong
-    python benchmarks/serving.py --model vit-nano --requests 200 --clients 8 --out /tmp/serving.md
+    python benchmarks/serving.py --model vit-nano --requests 200 --clients 8 --out serving.md
 """
 
 from __future__ import annotations

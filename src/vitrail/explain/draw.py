@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TINY = 32  # pixels; up to here every pixel of an image, and every patch of its map, is shown as a square
 HEAT, VEIL = "inferno", 0.6  # colours of the map, and how opaque it lies over the image
+DARKEST, PALEST = -0.2, 1.2  # the values that would be black and white; so that an image under a map is neither
 SHORT = 16  # letters of each class name where two stand in one title
 GAP = 0.03  # between an image and its copy under the map, in widths of the image
 
@@ -73,7 +74,7 @@ def overlay(axes: Axes, image: Image, heat: NDArray, left: float = 0.0) -> None:
     H, W = image.shape[:2]
     extent = (left, left + W, H, 0)
     grey, smooth = image.mean(axis=2) / 255, squares_or("auto", image)
-    axes.imshow(grey, cmap="gray", vmin=-0.2, vmax=1.2, extent=extent, interpolation=smooth)
+    axes.imshow(grey, cmap="gray", vmin=DARKEST, vmax=PALEST, extent=extent, interpolation=smooth)
     scaled, smooth = heat / (heat.max() or 1), squares_or("bilinear", image)
     axes.imshow(scaled, cmap=HEAT, vmin=0, vmax=1, alpha=VEIL, extent=extent, interpolation=smooth)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -132,8 +132,3 @@ def check(settings: Explain) -> None:
         raise SettingError("--stride and --pool are of a --kernel; name one: --kernel edge-2.")
     if not settings.all and settings.out.suffix.lower() != ".png":
         raise SettingError(f"the picture is a PNG file: give --out a name that ends in .png, not {settings.out.name}.")
-
-
-def method_names() -> tuple[str, ...]:
-    """All methods, as the command line has them."""
-    return cast(tuple[str, ...], get_args(Method))

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from vitrail.data.geometry import to_pillow
 from vitrail.data.sample import Image
-from vitrail.explain.draw import HEAT, VEIL
-
-PALEST, DARKEST = -0.2, 1.2  # the grey that an image has under a map reaches so far, as in `explain.draw.overlay`
+from vitrail.explain.draw import DARKEST, HEAT, PALEST, VEIL
 
 
 def png(image: Image) -> bytes:
@@ -31,7 +29,7 @@ def overlay_png(image: Image, heat: NDArray[np.float32]) -> bytes:
     """An image ``(H, W, 1 or 3)`` uint8 in grey under a map ``(h, w)`` in 0 … 1, which is resized to it."""
     size = (image.shape[1], image.shape[0])
     resized = np.asarray(PIL.Image.fromarray(heat, "F").resize(size, PIL.Image.Resampling.BILINEAR)).clip(0, 1)
-    grey = (image.mean(axis=2, keepdims=True) / 255 - PALEST) / (DARKEST - PALEST)
+    grey = (image.mean(axis=2, keepdims=True) / 255 - DARKEST) / (PALEST - DARKEST)
     mixed = (1 - VEIL) * 255 * grey + VEIL * _coloured(resized)[..., :3]
     return _encoded(PIL.Image.fromarray(np.rint(mixed).astype(np.uint8)))
 
