@@ -206,6 +206,20 @@ def test_one_sheet_of_all_methods(tmp_path, photos, capsys):
     assert f"{answer['label']} {answer['score']:.1%}: {out}" in capsys.readouterr().err
 
 
+def test_a_sheet_takes_a_layer_and_a_head_for_the_methods_that_have_them(tmp_path, photos):
+    run, fixed = a_run(tmp_path / "run", **VIT), {"all": True, "device": "cpu"}
+    for name, chosen in (("plain", {}), ("chosen", {"layer": 1, "head": 2})):
+        explain(Explain(run, photos[:1], out=tmp_path / f"{name}.png", **fixed, **chosen))
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "chosen.png").read_bytes()
+
+
+def test_a_sheet_of_a_model_without_derivatives_by_pixels(tmp_path, photos):
+    tiny = {"width": 24, "depth": 2, "heads": 3, "mlp": 48, "colours": 8, "image_size": (6, 4)}
+    run = a_run(tmp_path / "run", "igpt-s", **tiny)
+    (answer,) = explain(Explain(run, photos[:1], all=True, out=tmp_path / "all.png", device="cpu"))
+    assert answer["picture"] == str(tmp_path / "all.png")
+
+
 @pytest.mark.parametrize("model", ["lenet-5", "resnet-18"])
 def test_a_sheet_of_a_model_without_attention_has_what_there_is(tmp_path, photos, model):
     changes = {"channels": 1} if model == "lenet-5" else {"width": 8, "image_size": (32, 32)}

@@ -15,8 +15,10 @@ from vitrail.explain.gradcam import gradcam, gradcam_plus_plus
 from vitrail.explain.integrated_gradients import integrated_gradients_map
 from vitrail.explain.look import Look
 from vitrail.explain.occlusion import occlusion
+from vitrail.explain.record import attention_layers
 from vitrail.explain.relevance import relevance
 from vitrail.explain.rollout import rollout
+from vitrail.nn.backbone import Backbone
 from vitrail.tasks import Classification
 
 Maps = Callable[[Classification, Tensor, Tensor, Look], Tensor]
@@ -28,15 +30,20 @@ class Method(NamedTuple):
     Attributes:
         maps: task in evaluation mode, images ``(B, C, H, W)`` uint8, classes ``(B,)`` int64, `Look` -> ``(B, h, w)``
             float32, 0 or more: how much each place matters, at the resolution of the method.
+        what: in a few words.
         of_class: whether the map is that of one class; if not, the classes make no difference.
         needs_attention: whether a model without attention has no such map.
-        what: in a few words.
+        needs_pixels: whether a model without derivatives by the pixels has no such map.
+        of_layer, of_head: whether a layer, or a head, may be chosen.
     """
 
     maps: Maps
-    of_class: bool
-    needs_attention: bool
     what: str
+    of_class: bool = False
+    needs_attention: bool = False
+    needs_pixels: bool = False
+    of_layer: bool = False
+    of_head: bool = False
 
 
 def without_look(maps: Callable[[Classification, Tensor, Tensor], Tensor]) -> Maps:
@@ -45,28 +52,56 @@ def without_look(maps: Callable[[Classification, Tensor, Tensor], Tensor]) -> Ma
 
 
 METHODS: dict[str, Method] = {
-    "attention": Method(attention, False, True, "what one layer looks at for the vector of the image"),
-    "rollout": Method(rollout, False, True, "what arrives in the vector through all layers (Abnar and Zuidema 2020)"),
-    "relevance": Method(relevance, True, True, "attention that speaks for a class, all layers (Chefer et al. 2021)"),
+    "attention": Method(
+        attention,
+        "what one layer looks at for the vector of the image",
+        needs_attention=True,
+        of_layer=True,
+        of_head=True,
+    ),
+    "rollout": Method(
+        rollout,
+        "what arrives in the vector through all layers (Abnar and Zuidema 2020)",
+        needs_attention=True,
+        of_layer=True,
+    ),
+    "relevance": Method(
+        relevance,
+        "attention that speaks for a class, all layers (Chefer et al. 2021)",
+        of_class=True,
+        needs_attention=True,
+    ),
     "gradcam": Method(
-        without_look(gradcam), True, False, "where the last features speak for a class (Selvaraju et al. 2017)"
+        without_look(gradcam), "where the last features speak for a class (Selvaraju et al. 2017)", of_class=True
     ),
     "gradcam++": Method(
         without_look(gradcam_plus_plus),
-        True,
-        False,
         "the same, each place counted by itself (Chattopadhay et al. 2018)",
+        of_class=True,
     ),
     "integrated-gradients": Method(
         without_look(integrated_gradients_map),
-        True,
-        False,
         "what each pixel adds to a class's score (Sundararajan et al. 2017)",
+        of_class=True,
+        needs_pixels=True,
     ),
     "occlusion": Method(
-        without_look(occlusion), True, False, "how much a class loses while a place is covered (Zeiler and Fergus 2014)"
+        without_look(occlusion),
+        "how much a class loses while a place is covered (Zeiler and Fergus 2014)",
+        of_class=True,
     ),
 }
+
+
+def methods_of(backbone: Backbone) -> dict[str, Method]:
+    """The methods that a model has, by name."""
+    attentive = bool(attention_layers(backbone))
+    by_pixels = hasattr(backbone, "input_kernel")  # iGPT looks the numbers of colours up instead
+    return {
+        name: method
+        for name, method in METHODS.items()
+        if (attentive or not method.needs_attention) and (by_pixels or not method.needs_pixels)
+    }
 
 
 def heat_maps(

@@ -20,8 +20,7 @@ from vitrail.data.sample import Label
 from vitrail.data.shapes import open_shapes
 from vitrail.data.source import Source
 from vitrail.explain.deletion import deletion, insertion
-from vitrail.explain.maps import METHODS, at_image_size, heat_maps
-from vitrail.explain.record import attention_layers
+from vitrail.explain.maps import at_image_size, heat_maps, methods_of
 from vitrail.metrics.pointing import hits
 from vitrail.proofs.proof import Proof
 from vitrail.recipes.train import Train, train
@@ -111,8 +110,7 @@ def candidates(task: Classification, seed: int) -> dict[str, Maps]:
         return at_image_size(contrast(images), images)
 
     generator = torch.Generator().manual_seed(seed)
-    able = [name for name, method in METHODS.items() if attention_layers(task.backbone) or not method.needs_attention]
-    return {name: of(name) for name in able} | {"colour": colour, "random": random}
+    return {name: of(name) for name in methods_of(task.backbone)} | {"colour": colour, "random": random}
 
 
 def contrast(images: Tensor) -> Tensor:

@@ -23,13 +23,11 @@ Inside = Literal["distances", "positions", "filters", "parts", "nearest"]
 Method = Literal[Map, Inside, "reconstruct"]
 KernelName = Literal["identity", "edge-1", "edge-2", "edge-3", "sharpen", "box-blur"]
 
-OF_CLASS = tuple(name for name, method in METHODS.items() if method.of_class)
-
 # The methods that a setting is for; with --all it is for those of them that are on the sheet.
 MEANT_FOR: dict[str, tuple[str, ...]] = {
-    "of_class": OF_CLASS,
-    "layer": ("attention", "rollout"),
-    "head": ("attention",),
+    "of_class": tuple(name for name, method in METHODS.items() if method.of_class),
+    "layer": tuple(name for name, method in METHODS.items() if method.of_layer),
+    "head": tuple(name for name, method in METHODS.items() if method.of_head),
     "data": ("nearest",),
     "kernel": ("filters",),
     "padding": ("filters",),

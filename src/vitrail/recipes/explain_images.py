@@ -17,8 +17,7 @@ from vitrail.data.source import Source
 from vitrail.errors import DataError, SettingError, UnreadableImage
 from vitrail.explain.draw import Panel, draw_maps
 from vitrail.explain.look import Look
-from vitrail.explain.maps import METHODS, heat_maps
-from vitrail.explain.record import attention_layers
+from vitrail.explain.maps import METHODS, heat_maps, methods_of
 from vitrail.explain.seen import as_seen
 from vitrail.explain.sheet import Sheet, draw_sheet
 from vitrail.metrics import draw
@@ -90,13 +89,13 @@ def sheets(settings: Explain) -> list[dict[str, Any]]:
 
 def all_of(task: Classification, seen: Seen, number: int | None, settings: Explain) -> Sheet:
     """Everything that a sheet shows of an image; methods that the model does not have are left out."""
-    look = Look(settings.layer, settings.head)
-    able = [name for name, method in METHODS.items() if attention_layers(task.backbone) or not method.needs_attention]
+    able = methods_of(task.backbone)
     with progress("explaining", len(able) + 1, unit="method") as advance:
         maps = {}
-        for done, name in enumerate(able):
-            maps[name] = explained(task, seen, name, number, look if name in ("attention", "rollout") else Look()).map
-            advance(done + 1)
+        for done, (name, method) in enumerate(able.items(), start=1):
+            look = Look(settings.layer if method.of_layer else None, settings.head if method.of_head else None)
+            maps[name] = explained(task, seen, name, number, look).map
+            advance(done)
         inside = looks_inside(task, seen.pixels)
     best = seen.scores.topk(min(TOP, len(task.classes)))
     top = [(task.classes[k], score) for k, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)]

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from vitrail.data.read import is_image
 from vitrail.errors import SettingError
-from vitrail.explain.maps import METHODS
+from vitrail.explain.maps import methods_of
 from vitrail.explain.record import attention_layers, record_attention
-from vitrail.recipes.explain import MEANT_FOR
 from vitrail.tasks import Classification
 from vitrail.tasks.classifier import Classifier
 
@@ -51,17 +50,15 @@ def methods(task: Classifier) -> list[dict[str, Any]]:
     """The methods of explanation that the model has: none for an exported one."""
     if not isinstance(task, Classification):
         return []
-    attentive = bool(attention_layers(task.backbone))
     return [
         {
             "name": name,
             "what": method.what,
             "of_class": method.of_class,
-            "layers": name in MEANT_FOR["layer"],
-            "heads": name in MEANT_FOR["head"],
+            "layers": method.of_layer,
+            "heads": method.of_head,
         }
-        for name, method in METHODS.items()
-        if attentive or not method.needs_attention
+        for name, method in methods_of(task.backbone).items()
     ]
 
 
