@@ -14,7 +14,7 @@ from vitrail.console import progress, say
 from vitrail.data.files import Files
 from vitrail.data.sample import Label, Sample
 from vitrail.data.source import Source
-from vitrail.errors import DataError, SettingError, UnreadableImage
+from vitrail.errors import SettingError
 from vitrail.explain.draw import Panel, draw_maps
 from vitrail.explain.look import Look
 from vitrail.explain.maps import METHODS, heat_maps, methods_of
@@ -24,6 +24,7 @@ from vitrail.metrics import draw
 from vitrail.recipes.explain_kernel import one_of_several
 from vitrail.recipes.explain_model import looks_inside, opened
 from vitrail.recipes.predict import find_images
+from vitrail.recipes.readable import readable
 from vitrail.tasks import Classification
 
 if TYPE_CHECKING:
@@ -115,28 +116,14 @@ def explanations(
 
 
 def each_seen(task: Classification, source: Source) -> Iterator[Seen]:
-    """The images of ``source``; an unreadable one is named and left out.
-
-    Raises :class:`DataError` if none can be read.
-    """
+    """The images of ``source``; errors and unreadable images as of `readable`."""
     device = next(task.parameters()).device
-    readable = 0
-    with progress("explaining", len(source), unit="image") as advance:
-        for index in range(len(source)):
-            try:
-                sample = source.sample(index)
-            except UnreadableImage as error:
-                say(f"left out: {error}")
-                continue
-            image, _ = task.preprocess.view(sample.image)
-            pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
-            with torch.inference_mode():
-                scores = task.scores(task(pixels))[0].cpu()
-            yield Seen(sample, pixels, scores)
-            readable += 1
-            advance(index + 1)
-    if not readable:
-        raise DataError("none of the images can be read; give others.")
+    for _, sample in readable(source):
+        image, _ = task.preprocess.view(sample.image)
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+        with torch.inference_mode():
+            scores = task.scores(task(pixels))[0].cpu()
+        yield Seen(sample, pixels, scores)
 
 
 def explained(task: Classification, seen: Seen, method: str, number: int | None, look: Look) -> Panel:

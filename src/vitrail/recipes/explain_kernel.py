@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.console import say
 from vitrail.data.files import Files
-from vitrail.errors import DataError, UnreadableImage
 from vitrail.explain.draw_kernels import draw_kernel
 from vitrail.explain.kernels import KERNELS, Filtered, apply
 from vitrail.metrics import draw
 from vitrail.recipes.predict import find_images
+from vitrail.recipes.readable import readable
 
 if TYPE_CHECKING:
     from vitrail.recipes.explain import Explain
@@ -26,20 +26,13 @@ def kernel_lesson(settings: Explain) -> list[dict[str, Any]]:
     assert settings.kernel is not None
     files = Files(find_images((settings.run, *settings.images)))
     answers = []
-    for index in range(len(files)):
-        try:
-            sample = files.sample(index)
-        except UnreadableImage as error:
-            say(f"left out: {error}")
-            continue
+    for index, sample in readable(files, "filtering"):
         filtered = apply(sample.image, KERNELS[settings.kernel], settings.padding, settings.stride, settings.pool)
         picture = settings.out if len(files) == 1 else one_of_several(settings.out, index, sample.name)
         draw.save(draw_kernel(filtered, settings.kernel), picture)
         answers.append(as_answer(sample.name, filtered, picture) | as_numbers(filtered, settings.json))
         if not settings.json:
             say(in_words(answers[-1]))
-    if not answers:
-        raise DataError("none of the images can be read; give others.")
     return answers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from vitrail.console import say
 from vitrail.data.dataset import open_dataset
 from vitrail.data.files import Files
 from vitrail.data.sample import Sample
-from vitrail.errors import DataError, SettingError, UnreadableImage
+from vitrail.errors import SettingError
 from vitrail.explain.distance import attention_distances, draw_distances, plot_distances
 from vitrail.explain.draw_neighbours import draw_neighbours
 from vitrail.explain.first_layer import draw_first_layer, draw_tiles, first_layer
@@ -24,6 +25,7 @@ from vitrail.metrics import draw
 from vitrail.objectives.mae import MAE
 from vitrail.recipes.opened import classification, open_learner
 from vitrail.recipes.predict import find_images
+from vitrail.recipes.readable import readable
 from vitrail.tasks import Classification
 from vitrail.train.precision import choose_device
 
@@ -160,16 +162,7 @@ def some_images(task: Classification, settings: Explain) -> tuple[list[Sample], 
     Raises :class:`DataError` if there is none.
     """
     files = Files(find_images(settings.images))
-    samples = []
-    for index in range(len(files)):
-        try:
-            samples.append(files.sample(index))
-        except UnreadableImage as error:
-            say(f"left out: {error}")
-        if len(samples) == MOST:
-            break
-    if not samples:
-        raise DataError("none of the images can be read; give others.")
+    samples = [sample for _, sample in itertools.islice(readable(files, "reading"), MOST)]
     if len(samples) < len(files):
         say(f"looking at {len(samples)} of {len(files)} images")
     views = [torch.from_numpy(task.preprocess.view(sample.image)[0]).permute(2, 0, 1) for sample in samples]

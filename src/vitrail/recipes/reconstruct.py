@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vitrail.console import progress, say
+from vitrail.console import say
 from vitrail.data.files import Files
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.rng import generator
-from vitrail.errors import DataError, SettingError, UnreadableImage
+from vitrail.data.sample import Image
+from vitrail.errors import SettingError
 from vitrail.explain.draw_reconstruction import draw_reconstructions
 from vitrail.explain.reconstruct import Reconstruction, reconstruct
 from vitrail.metrics import draw
@@ -20,6 +21,7 @@ from vitrail.objectives.mae import MAE, count_seen
 from vitrail.recipes.config import parsed_changes
 from vitrail.recipes.opened import as_stated
 from vitrail.recipes.predict import find_images
+from vitrail.recipes.readable import readable
 from vitrail.train.precision import choose_device
 from vitrail.weights import objective
 
@@ -41,21 +43,13 @@ def reconstructions(settings: Explain) -> list[dict[str, Any]]:
     files = Files(find_images(settings.images))
     answers: list[dict[str, Any]] = []
     rows: list[tuple[str, Reconstruction]] = []
-    with progress("explaining", len(files), unit="image") as advance:
-        for index in range(len(files)):
-            try:
-                name, row = painted(learner, files, index, settings)
-            except UnreadableImage as error:
-                say(f"left out: {error}")
-                continue
-            answers.append({"image": name, "error": row.error})
-            if settings.json:
-                answers[-1]["hidden"] = row.hidden.astype(int).tolist()
-            if len(rows) < MOST_ROWS:
-                rows.append(("/".join(Path(name).parts[-2:]), row))  # of class folders, the class
-            advance(index + 1)
-    if not rows:
-        raise DataError("none of the images can be read; give others.")
+    for index, sample in readable(files):
+        row = painted(learner, sample.image, index, settings)
+        answers.append({"image": sample.name, "error": row.error})
+        if settings.json:
+            answers[-1]["hidden"] = row.hidden.astype(int).tolist()
+        if len(rows) < MOST_ROWS:
+            rows.append(("/".join(Path(sample.name).parts[-2:]), row))  # of class folders, the class
     draw.save(draw_reconstructions(rows, borrowed=learner.options.normalise_patches), settings.out)
     if not settings.json:
         for answer in answers:
@@ -80,12 +74,11 @@ def open_mae(settings: Explain) -> MAE:
     return learner.to(choose_device(settings.device))
 
 
-def painted(learner: MAE, files: Files, index: int, settings: Explain) -> tuple[str, Reconstruction]:
-    """Name and reconstruction of one image; which patches are hidden depends on the seed and its place alone."""
-    sample = files.sample(index)
-    image, _ = learner.preprocess.view(sample.image)
+def painted(learner: MAE, image: Image, index: int, settings: Explain) -> Reconstruction:
+    """The reconstruction of one image; which patches are hidden depends on the seed and its number alone."""
+    image, _ = learner.preprocess.view(image)
     device = learner.mask_token.device
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
     draw = int(generator(settings.seed, "mask", index).integers(2**63))
     (row,) = reconstruct(learner, pixels, torch.tensor([draw], device=device), settings.mask_ratio)
-    return sample.name, row
+    return row
