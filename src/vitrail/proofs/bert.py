@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
 from pathlib import Path
 
-from vitrail.data.text.corpus import open_corpus
-from vitrail.errors import SettingError
-from vitrail.proofs.bigram import bigram_loss
-from vitrail.proofs.data import text
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.pretrain import Pretrain, pretrain
+from vitrail.proofs.shakespeare import pretrain_and_compare
+from vitrail.recipes.pretrain import Pretrain
 
 
 def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
@@ -23,25 +18,13 @@ def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
     attention has found the neighbours the loss falls fast.
     """
     proof = Proof("bert", "nats a hidden character", measured=None, baseline=None, bar=2.4, better="lower")
-    try:
-        file = text("tinyshakespeare", data) / "input.txt"
-    except SettingError as error:
-        return replace(proof, reason=str(error))
-    corpus = open_corpus(file)
-    baseline = bigram_loss(corpus.splits["train"][0], corpus.splits["test"][0])
-    began = time.perf_counter()
-    figures = pretrain(
-        Pretrain(
-            data=str(file),
-            objective="masked-token",
-            model="bert-nano",
-            out=out,
-            overwrite=True,
-            steps=1100,
-            batch_size=32,
-            learning_rate=1.5e-3,
-            seed=seed,
-        )
+    settings = Pretrain(
+        objective="masked-token",
+        model="bert-nano",
+        out=out,
+        steps=1100,
+        batch_size=32,
+        learning_rate=1.5e-3,
+        seed=seed,
     )
-    seconds = round(time.perf_counter() - began, 1)
-    return replace(proof, measured=figures["loss"], baseline=baseline, seconds=seconds)
+    return pretrain_and_compare(proof, data, settings)

@@ -160,9 +160,7 @@ def class_number(task: Classification, words: str | None) -> int | None:
     """The class of a name, or of a number from 0. Raises :class:`SettingError` for one that the model does not know."""
     if words is None:
         return None
-    if words in task.classes:
-        return task.classes.index(words)
-    if words.isdecimal() and int(words) < len(task.classes):
-        return int(words)
+    if (number := task.class_number(words)) is not None:
+        return number
     some = ", ".join(task.classes[:8]) + (" …" if len(task.classes) > 8 else "")
     raise SettingError(f"the model knows no class '{words}'; it knows: {some}, or a number below {len(task.classes)}.")

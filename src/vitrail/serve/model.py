@@ -107,10 +107,8 @@ class Model:
 
     def number(self, of: str) -> int:
         """The number of a class, given by name or as that number. Raises :class:`SettingError`."""
-        if of in self.task.classes:
-            return self.task.classes.index(of)
-        if of.isdecimal() and len(of) < 10 and int(of) < len(self.task.classes):
-            return int(of)
+        if (number := self.task.class_number(of)) is not None:
+            return number
         raise SettingError(f"there is no class called '{of}'; /model lists the classes.")
 
     def _stacked(self, images: Sequence[Image]) -> Tensor:

@@ -55,6 +55,14 @@ class Classifier(nn.Module):
             for ks, scores in zip(indices.tolist(), values.tolist(), strict=True)
         ]
 
+    def class_number(self, words: str) -> int | None:
+        """The number of a class from 0, given by name or as that number; None for none of the classes."""
+        if words in self.classes:
+            return self.classes.index(words)
+        if words.isdecimal() and len(words) < 10 and int(words) < len(self.classes):
+            return int(words)
+        return None
+
     def metric(self) -> LogitMetric:
         """A fresh accumulator of the figures of this kind of classification."""
         return ManyLabelsMetric(self.classes) if self.many_labels else ClassificationMetric(self.classes)
