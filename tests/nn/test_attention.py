@@ -63,7 +63,7 @@ def test_attend_by_loops():
 def test_the_fused_kernel_is_left_to_inference_and_long_sequences(monkeypatch, tokens, trained, fused):
     calls = []
     kernel = module.F.scaled_dot_product_attention
-    monkeypatch.setattr(module, "FUSED_CPU_TRAINING_TOKENS", 8)
+    monkeypatch.setattr(module, "PRODUCTS_IN_TRAINING", 8)
     monkeypatch.setattr(
         module.F, "scaled_dot_product_attention", lambda *args, **options: calls.append(1) or kernel(*args, **options)
     )
@@ -72,9 +72,24 @@ def test_the_fused_kernel_is_left_to_inference_and_long_sequences(monkeypatch, t
     assert bool(calls) == fused
 
 
+@pytest.mark.parametrize("at_once", [1, 40, 200, 10**6])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("mask", [None, (1, 1, 1, 7), (2, 1, 7, 7), (1, HEADS, 7, 7)])
+def test_attention_in_parts_is_the_fused_kernels(monkeypatch, at_once, causal, mask):
+    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    q, k, v = torch.randn(3, 2, HEADS, 7, 8, dtype=torch.bfloat16)
+    mask = None if mask is None else torch.randn(mask, dtype=torch.bfloat16)
+    shut = torch.ones(7, 7, dtype=torch.bool).tril()
+    both = (mask if mask is not None else torch.zeros(7, 7)).float().masked_fill(~shut, -torch.inf) if causal else mask
+    expected = module.F.scaled_dot_product_attention(
+        *(x.float() for x in (q, k, v)), None if both is None else both.float()
+    )
+    torch.testing.assert_close(attend(q, k, v, mask=mask, causal=causal).float(), expected, atol=0.03, rtol=0.02)
+
+
 @pytest.mark.parametrize("threshold", [0, 1000])
 def test_both_ways_are_pytorchs_multihead_attention_with_its_gradients(monkeypatch, threshold):
-    monkeypatch.setattr(module, "FUSED_CPU_TRAINING_TOKENS", threshold)
+    monkeypatch.setattr(module, "PRODUCTS_IN_TRAINING", threshold)
     ours, theirs = ours_and_pytorchs()
     x = torch.randn(2, 17, WIDTH, requires_grad=True)
     y, expected = ours(x), theirs(x, x, x, need_weights=False)[0]

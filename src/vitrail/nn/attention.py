@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from vitrail.nn.norm import LayerNorm
 from vitrail.nn.reach import Full
 from vitrail.nn.rope import Rotation, rotate
 
-# Below this many keys the backward pass of PyTorch's fused CPU kernel loses to two matrix products and a softmax.
-FUSED_CPU_TRAINING_TOKENS = 512
+# Below so many keys two matrix products and a softmax beat PyTorch's fused kernel on a CPU: in training, for its
+# backward pass is slow, and in bfloat16. Fixed, not measured on the spot: another kernel would change the last bits.
+PRODUCTS_IN_TRAINING, PRODUCTS_IN_BFLOAT16 = 512, 1536
+AT_ONCE = 2**21  # products of a query and a key, as many as stay in a processor's cache
 
 
 def attend(
@@ -34,11 +37,37 @@ def attend(
         causal: the last query sees every key, each before it one key fewer.
         scale: 1 / √d where None.
     """
-    if q.device.type == "cpu" and q.requires_grad and k.shape[-2] < FUSED_CPU_TRAINING_TOKENS:
-        return attention_probabilities(q, k, mask=mask, causal=causal, scale=scale) @ v
+    if _products_are_faster(q, k, v):
+        return _attend_by_products(q, k, v, mask=mask, causal=causal, scale=scale)
     if causal and (mask is not None or q.shape[-2] != k.shape[-2]):  # the fused kernels take one of both, and a square
         mask, causal = _with_causality(mask, q, k), False
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
+
+
+def _products_are_faster(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    if q.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if q.requires_grad:
+        return k.shape[-2] < PRODUCTS_IN_TRAINING
+    return v.dtype == torch.bfloat16 and k.shape[-2] < PRODUCTS_IN_BFLOAT16
+
+
+def _attend_by_products(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool, scale: float | None
+) -> Tensor:
+    """The same, for some images after the other, or some heads of one, where nobody needs the probabilities later."""
+    images, heads, queries, keys = (*q.shape[:3], k.shape[-2])
+    if q.requires_grad or images * heads * queries * keys <= AT_ONCE:
+        return attention_probabilities(q, k, mask=mask, causal=causal, scale=scale) @ v
+    dim, at_once = 0, AT_ONCE // (heads * queries * keys)
+    if at_once == 0:
+        dim, at_once = 1, max(1, AT_ONCE // (images * queries * keys))
+    masks = repeat(None) if mask is None else mask.expand(images, heads, queries, keys).split(at_once, dim)
+    parts = [
+        attention_probabilities(some, few, mask=shown, causal=causal, scale=scale) @ values
+        for some, few, values, shown in zip(*(x.split(at_once, dim) for x in (q, k, v)), masks, strict=False)
+    ]
+    return torch.cat(parts, dim)
 
 
 def attention_probabilities(

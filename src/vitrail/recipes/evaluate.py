@@ -21,6 +21,7 @@ from vitrail.data.source import Dataset, Relabelled, Source, SplitName
 from vitrail.errors import DataError, RunError, SettingError
 from vitrail.metrics import calibration, draw
 from vitrail.metrics.classification import ClassificationMetric, LogitMetric, negative_log_likelihood
+from vitrail.nn.inference import ready
 from vitrail.objectives import Objective
 from vitrail.recipes import run
 from vitrail.recipes.evaluate_objective import evaluate_objective
@@ -98,7 +99,7 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     dtype = choose_precision(device, settings.precision)
     began = time.perf_counter()
     metric = measure(
-        task.to(device),
+        ready(task.to(device), dtype),
         source,
         device,
         dtype,

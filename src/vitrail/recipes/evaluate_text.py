@@ -22,6 +22,7 @@ from vitrail.data.text.labelled import Columns
 from vitrail.data.text.rows import EvaluationRows, Rows
 from vitrail.errors import RunError, SettingError
 from vitrail.metrics import calibration, draw
+from vitrail.nn.inference import ready
 from vitrail.recipes import run
 from vitrail.tasks import TextClassification, TextTask
 from vitrail.tasks.text_task import Outputs
@@ -44,7 +45,8 @@ def evaluate_text(settings: Evaluate, task: TextTask[Any]) -> dict[str, Any]:
     if note := cut_note(task, [rows]):
         say(note)
     began = time.perf_counter()
-    outputs = outputs_of(task.to(device), rows, device, dtype, batch_size=settings.batch_size, what="evaluating")
+    ready(task.to(device), dtype)
+    outputs = outputs_of(task, rows, device, dtype, batch_size=settings.batch_size, what="evaluating")
     seconds = time.perf_counter() - began
     speed = {"split": split, "texts_per_second": round(len(examples) / seconds, 2)}
     figures = task.figures(examples, rows, outputs) | speed

@@ -18,6 +18,7 @@ from vitrail.data.loader import EvaluationBatches, default_workers, load_batches
 from vitrail.data.read import is_image
 from vitrail.errors import DataError
 from vitrail.export.predictor import Exported
+from vitrail.nn.inference import ready
 from vitrail.recipes.alike import alike
 from vitrail.recipes.opened import classification, open_model
 from vitrail.recipes.predict_text import predict_text
@@ -77,7 +78,7 @@ def predict(settings: Predict) -> list[dict[str, Any]]:
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)
     answers = []
-    for answer in _answers(task.to(device), files, settings, device, dtype):
+    for answer in _answers(ready(task.to(device), dtype), files, settings, device, dtype):
         answers.append(answer)
         if settings.json:
             continue

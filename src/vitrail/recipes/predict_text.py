@@ -12,6 +12,7 @@ from vitrail.data.table import find_column, records
 from vitrail.data.text.corpus import ROWS, TEXT, read_text
 from vitrail.data.text.labelled import Columns
 from vitrail.errors import DataError
+from vitrail.nn.inference import ready
 from vitrail.recipes.evaluate_text import cut_note, outputs_of
 from vitrail.tasks import Answering, Tagging, TextTask
 from vitrail.train.precision import choose_device, choose_precision
@@ -38,7 +39,7 @@ def predict_text(settings: Predict, task: TextTask[Any]) -> list[dict[str, Any]]
         say(note)
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)
-    outputs = outputs_of(task.to(device), rows, device, dtype, batch_size=settings.batch_size)
+    outputs = outputs_of(ready(task.to(device), dtype), rows, device, dtype, batch_size=settings.batch_size)
     answers = [{**answer, "error": None} for answer in task.answers(examples, rows, outputs, settings.top)]
     if not settings.json:
         for answer in answers:

@@ -21,6 +21,7 @@ from vitrail.explain.draw_neighbours import Neighbour, draw_neighbours
 from vitrail.metrics import draw
 from vitrail.metrics.classification import ClassificationMetric
 from vitrail.metrics.probe import knn_logits, linear_probe
+from vitrail.nn.inference import ready
 from vitrail.recipes.config import config_changes
 from vitrail.recipes.opened import as_stated
 from vitrail.train.precision import choose_device, choose_precision, products_in
@@ -118,7 +119,7 @@ def features_of(found: Pretrained, dataset: Dataset, split: SplitName, settings:
     batches = EvaluationBatches(source, len(dataset.classes), found.preprocess, settings.batch_size)
     workers = default_workers(len(source)) if settings.workers is None else settings.workers
     unreadable = UnreadableImages(len(source), settings.max_unreadable)
-    backbone = found.backbone.to(device)
+    backbone = ready(found.backbone.to(device), dtype)
     features, labels, numbers = [], [], []
     with progress(f"features of {split}", len(batches), unit="batch") as advance:
         for done, (batch, some) in enumerate(load_batches(batches, 0, len(batches), workers), 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from vitrail.errors import SettingError
 from vitrail.explain.attention import attention_between
 from vitrail.explain.look import Look
 from vitrail.explain.maps import heat_maps
+from vitrail.nn.inference import ready
 from vitrail.recipes.alike import alike, fewest_alike, least
 from vitrail.serve import describe
 from vitrail.tasks import Classification
@@ -35,7 +37,7 @@ class Model:
     """A classifier that answers batches of images ``(h, w, C)`` uint8, as ``task.preprocess`` has prepared them.
 
     Args:
-        task: in evaluation mode, on ``device``.
+        task: in evaluation mode, on ``device``; kept as it is to be looked into, beside a copy that answers.
         device: where it computes.
         dtype: of products; explanations are always computed in float32.
 
@@ -46,6 +48,7 @@ class Model:
 
     def __init__(self, task: Classifier, device: torch.device, dtype: torch.dtype) -> None:
         self.task, self.device, self.dtype = task, device, dtype
+        self._answering = ready(copy.deepcopy(task), dtype) if isinstance(task, Classification) else task
         self.layers: list[dict[str, Any]] = []
         self.alike = True
         self._fewest = least(device)
@@ -56,27 +59,25 @@ class Model:
         count = enough if self.device.type == "cpu" else max(batch_size, enough)
         shape = (count, *preprocess.size, preprocess.channels)
         images = self._stacked(list(np.random.default_rng(0).integers(0, 256, shape, np.uint8)))
-        fewest = fewest_alike(self.task, images, self.dtype)
+        fewest = fewest_alike(self._answering, images, self.dtype)
         self.alike, self._fewest = fewest is not None, fewest or least(self.device)
         self.layers = describe.layers(self.task, images)
 
     def predict(self, asked: Sequence[tuple[Image, int]]) -> list[list[Scored]]:
         """Images, each with how many classes are wanted of it, to these."""
-        logits = alike(self.task, self._stacked([image for image, _ in asked]), self.dtype, self._fewest)
+        logits = alike(self._answering, self._stacked([image for image, _ in asked]), self.dtype, self._fewest)
         return [self.task.decode(row[None], top)[0] for row, (_, top) in zip(logits, asked, strict=True)]
 
     def embed(self, images: Sequence[Image]) -> list[list[float]]:
         """The vector of each image that the classifier reads."""
-        task = self.looked_into()
-        vectors: list[list[float]] = alike(
-            lambda x: task.features(x).pooled, self._stacked(images), self.dtype
-        ).tolist()
+        self.looked_into()
+        vectors: list[list[float]] = alike(self._pooled, self._stacked(images), self.dtype).tolist()
         return vectors
 
     def heat(self, image: Image, method: str, of: int | None, look: Look) -> Heat:
         """Where an image speaks for class number ``of``; None for the most probable. Raises what `heat_maps` does."""
         task, images = self.looked_into(), self._stacked([image])
-        scores = task.scores(alike(task, images, self.dtype, self._fewest))[0]
+        scores = task.scores(alike(self._answering, images, self.dtype, self._fewest))[0]
         number = int(scores.argmax()) if of is None else of
         heat = heat_maps(task, images, method, torch.tensor([number], device=self.device), look)[0]
         return Heat(heat.float().cpu().numpy(), number, task.classes[number], round(float(scores[number]), 6))
@@ -110,6 +111,10 @@ class Model:
         if (number := self.task.class_number(of)) is not None:
             return number
         raise SettingError(f"there is no class called '{of}'; /model lists the classes.")
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        assert isinstance(self._answering, Classification)
+        return self._answering.features(images).pooled
 
     def _stacked(self, images: Sequence[Image]) -> Tensor:
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device)

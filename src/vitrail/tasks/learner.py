@@ -47,7 +47,7 @@ class Learner(nn.Module, ABC):
         super().train(mode)
         for module in self.modules():
             parameters = list(module.parameters())
-            if parameters and not any(parameter.requires_grad for parameter in parameters):
+            if module is not self and parameters and not any(parameter.requires_grad for parameter in parameters):
                 module.eval()
         return self
 
