@@ -50,6 +50,19 @@ except SystemExit:
         assert python(code).stdout.splitlines()[-1] == "[]"
 
 
+def test_predicting_imports_nothing_that_only_training_on_many_processes_needs():
+    """These would double the time until the first answer."""
+    code = """
+import sys
+import torch
+before = set(sys.modules)
+import vitrail.recipes.predict
+slow = ("torch.distributed.tensor", "torch.distributed.checkpoint", "sympy", "matplotlib", "pyarrow", "onnxruntime")
+print([name for name in slow if name in set(sys.modules) - before])
+"""
+    assert python(code).stdout == "[]\n"
+
+
 def test_importing_the_package_imports_no_torch():
     assert python("import sys, vitrail; print('torch' in sys.modules)").stdout == "False\n"
 

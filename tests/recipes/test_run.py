@@ -10,7 +10,7 @@ from vitrail import atomic
 from vitrail.data.dataset import open_dataset
 from vitrail.errors import DiskFull, RunError, SettingError, TrainingDiverged
 from vitrail.recipes import run
-from vitrail.train.checkpoint import STATE
+from vitrail.train.state import STATE
 
 RECORD = {"settings": {}, "choice": {}, "data": {}}
 

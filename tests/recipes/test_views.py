@@ -22,7 +22,7 @@ from vitrail.recipes.evaluate import Evaluate, evaluate
 from vitrail.recipes.pretrain import Pretrain, pretrain
 from vitrail.recipes.train import Train, train
 from vitrail.train import loop
-from vitrail.train.checkpoint import STATE
+from vitrail.train.state import STATE
 from vitrail.weights.load import load, load_pretrained
 
 needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="this build of PyTorch has no gloo")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from vitrail.errors import CheckpointError, DiskFull
 from vitrail.train import checkpoint, distributed
-from vitrail.train.checkpoint import STATE, State
 from vitrail.train.ema import Ema
+from vitrail.train.state import STATE, State
 
 Objects = tuple[nn.Module, torch.optim.Optimizer, Ema | None]
 EVERY_FIELD = State(step=7, best=0.625, best_step=5, waited=2, log_bytes=1234, finished=True)

@@ -22,10 +22,10 @@ from vitrail.data.sample import Batch
 from vitrail.errors import DiskFull, Interrupted, SettingError, TrainingDiverged
 from vitrail.tasks.classification import Classification
 from vitrail.train import loop
-from vitrail.train.checkpoint import STATE, State
 from vitrail.train.log import read_log
 from vitrail.train.loop import Plan, fit
 from vitrail.train.schedule import warmup_cosine
+from vitrail.train.state import STATE, State
 
 CPU = torch.device("cpu")
 NEVER, ALWAYS = 1e9, 0.0  # seconds between two saves

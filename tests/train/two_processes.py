@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from vitrail.data.sample import Batch
 from vitrail.proofs.resume import bit_equal
-from vitrail.train import checkpoint, distributed
+from vitrail.train import checkpoint, distributed, sharding
 from vitrail.train.ema import Ema
 from vitrail.train.loop import Plan, fit
 from vitrail.train.optim import build_optimizer
+from vitrail.train.state import STATE, State
 
 
 class Tiny(nn.Module):
@@ -91,26 +92,26 @@ def resume_and_compare(folder: Path, shard: bool) -> None:
     logs = [(folder / name / "metrics.jsonl").read_bytes() for name in ("whole", "resumed")]
     assert logs[0] == logs[1]
     assert logs[0].count(b"\n") == 12 + 3
-    states = [torch.load(folder / name / checkpoint.STATE, weights_only=True) for name in ("whole", "resumed")]
+    states = [torch.load(folder / name / STATE, weights_only=True) for name in ("whole", "resumed")]
     assert states[0]["world"] == 2
     assert bit_equal(states[0], states[1])
 
 
 def save_and_restore(folder: Path, shard: bool) -> None:
     learner, optimizer, ema = trained(shard, steps=3)
-    checkpoint.save(folder, checkpoint.State(step=3, best=0.5), learner, optimizer, ema)
+    checkpoint.save(folder, State(step=3, best=0.5), learner, optimizer, ema)
     other, other_optimizer, other_ema = trained(shard, steps=1)
     state = checkpoint.restore(folder, other, other_optimizer, other_ema)
-    assert state == checkpoint.State(step=3, best=0.5)
+    assert state == State(step=3, best=0.5)
     assert bit_equal(everything(other, other_optimizer, other_ema), everything(learner, optimizer, ema))
     assert not bit_equal(everything(*trained(shard, steps=1)), everything(learner, optimizer, ema))
-    whole = distributed.whole(learner.state_dict())
+    whole = sharding.whole(learner.state_dict())
     assert {name: value.shape for name, value in whole.items()} == {n: v.shape for n, v in Tiny().state_dict().items()}
 
 
 def trained(shard: bool, steps: int) -> tuple[Tiny, torch.optim.Optimizer, Ema]:
     learner = Tiny()
-    loss_of = distributed.parallel_loss(learner, shard)
+    loss_of = sharding.parallel_loss(learner, shard)
     optimizer = build_optimizer(learner, "adamw", 0.01, 0.05)
     ema = Ema(learner, 0.9)
     for step in range(steps):
@@ -123,7 +124,7 @@ def trained(shard: bool, steps: int) -> tuple[Tiny, torch.optim.Optimizer, Ema]:
 
 def everything(learner: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema) -> Any:
     """What the first process saves."""
-    mine = [*distributed.whole_state(learner, optimizer), distributed.whole(ema.weights)]
+    mine = [*sharding.whole_state(learner, optimizer), sharding.whole(ema.weights)]
     return distributed.gather(mine)[0]
 
 

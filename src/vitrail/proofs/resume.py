@@ -26,7 +26,7 @@ from vitrail.data.dataset import open_dataset
 from vitrail.errors import SettingError, VitrailError
 from vitrail.proofs.proof import Proof
 from vitrail.recipes.run import RECORD
-from vitrail.train.checkpoint import STATE
+from vitrail.train.state import STATE
 from vitrail.weights.save import DESCRIPTION, WEIGHTS
 
 TRIALS = 10

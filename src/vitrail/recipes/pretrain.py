@@ -24,7 +24,7 @@ from vitrail.recipes.neighbours import neighbours
 from vitrail.recipes.pretraining import Pretraining
 from vitrail.recipes.resume import as_started
 from vitrail.recipes.settings import Changes, LeftOpen, check_numbers
-from vitrail.train import distributed
+from vitrail.train import distributed, sharding
 from vitrail.train.log import read_log
 from vitrail.train.loop import Plan, fit
 from vitrail.train.optim import OptimizerName
@@ -174,7 +174,7 @@ def learn(
     say(f"{learner.model}, {parameters(learner)}, on {device} in {str(dtype).removeprefix('torch.')}")
 
     def keep() -> None:
-        best = distributed.whole(learner.state_dict())
+        best = sharding.whole(learner.state_dict())
         if distributed.rank() == 0:
             save_weights(best, folder)
 

@@ -20,7 +20,7 @@ from vitrail import atomic
 from vitrail.data.source import Dataset
 from vitrail.errors import RunError, UserError
 from vitrail.train import distributed
-from vitrail.train.checkpoint import STATE
+from vitrail.train.state import STATE
 
 FORMAT = 1  # of run.json; a greater number than this is a newer version's
 RECORD = "run.json"

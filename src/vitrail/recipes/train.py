@@ -33,7 +33,7 @@ from vitrail.recipes.settings import Changes, LeftOpen
 from vitrail.recipes.start import Start, check, resumed, started, training_batches, with_full_paths
 from vitrail.tasks import TEXT_TASKS
 from vitrail.tasks.classification import Classification
-from vitrail.train import distributed
+from vitrail.train import distributed, sharding
 from vitrail.train.log import read_log
 from vitrail.train.loop import Plan, fit
 from vitrail.train.optim import OptimizerName
@@ -214,7 +214,7 @@ def learn(start: Start, device: torch.device, dtype: torch.dtype) -> dict[str, A
         return {key: figures[key] for key in (task.score, "macro_f1", "nll", "ece")}
 
     def keep() -> None:
-        best = merged(task, distributed.whole(task.state_dict()))
+        best = merged(task, sharding.whole(task.state_dict()))
         if distributed.rank() == 0:
             save_weights(best, folder)
 

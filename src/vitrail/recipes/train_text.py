@@ -37,10 +37,10 @@ from vitrail.recipes.choose_text import (
 from vitrail.recipes.evaluate_text import cut_note, draw_report, in_words, outputs_of
 from vitrail.recipes.resume import as_json
 from vitrail.tasks import TextTask
-from vitrail.train import distributed
-from vitrail.train.checkpoint import STATE
+from vitrail.train import distributed, sharding
 from vitrail.train.log import read_log
 from vitrail.train.loop import Plan, fit
+from vitrail.train.state import STATE
 from vitrail.train.threads import threads_for
 from vitrail.weights.load import load
 from vitrail.weights.save import save_description, save_weights
@@ -155,7 +155,7 @@ def learn(start: TextStart, plan: Plan, device: torch.device, dtype: torch.dtype
         return {name: figures[name] for name in (*task.main, "nll", "ece") if name in figures}
 
     def keep() -> None:
-        best = merged(task, distributed.whole(task.state_dict()))
+        best = merged(task, sharding.whole(task.state_dict()))
         if distributed.rank() == 0:
             save_weights(best, folder)
 

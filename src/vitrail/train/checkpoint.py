@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,15 @@ from torch import nn
 
 from vitrail import atomic
 from vitrail.errors import CheckpointError
-from vitrail.train import distributed
+from vitrail.train import distributed, sharding
 from vitrail.train.ema import Ema
-
-STATE = "last/state.pt"
-
-
-@dataclass
-class State:
-    """Where training is.
-
-    Attributes:
-        step: optimizer steps done.
-        best: the best validation score so far, negative where less is better; and the step that had it.
-        waited: validations since then.
-        log_bytes: how much of the metrics file belongs to these steps.
-        finished: whether training ended by itself.
-    """
-
-    step: int = 0
-    best: float = float("-inf")
-    best_step: int = 0
-    waited: int = 0
-    log_bytes: int = 0
-    finished: bool = False
+from vitrail.train.state import STATE, State
 
 
 def save(folder: Path, state: State, learner: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None) -> None:
     """Write ``last/state.pt``. Every process must call; the first one writes."""
-    weights, optimizer_state = distributed.whole_state(learner, optimizer)
-    average = None if ema is None else distributed.whole(ema.weights)
+    weights, optimizer_state = sharding.whole_state(learner, optimizer)
+    average = None if ema is None else sharding.whole(ema.weights)
     if distributed.rank() == 0:
         everything = {
             "state": asdict(state),
@@ -81,7 +60,7 @@ def restore(folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, 
         raise CheckpointError(
             f"{path} was written by {world} process(es); resume with as many, not {distributed.world()}."
         )
-    distributed.set_whole_state(learner, optimizer, everything["weights"], everything["optimizer"])
+    sharding.set_whole_state(learner, optimizer, everything["weights"], everything["optimizer"])
     if ema is not None:
         ema.load(everything["ema"])
     return state

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vitrail.train import distributed
+from vitrail.train import distributed, sharding
 
 
 class Ema:
@@ -40,7 +40,7 @@ class Ema:
     def load(self, weights: dict[str, Tensor]) -> None:
         """Take over whole (unsharded) averages."""
         for name, value in self.weights.items():
-            value.copy_(distributed.like(weights[name], value))
+            value.copy_(sharding.like(weights[name], value))
 
     @contextmanager
     def in_place_of(self, module: nn.Module) -> Iterator[None]:

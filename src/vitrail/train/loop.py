@@ -1,7 +1,7 @@
 """The training loop: it trains anything with ``loss(batch)``, on one process or many, and can be killed at any time.
 
 What makes resuming exact is not here but in what it is given: batch n and the dropout of step n depend on (seed, n)
-alone, so the loop's whole memory is weights, optimizer, averages and a few numbers (`checkpoint.State`).
+alone, so the loop's whole memory is weights, optimizer, averages and a few numbers (`state.State`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from vitrail.console import progress, say
 from vitrail.data.rng import torch_seed
 from vitrail.errors import Interrupted, SettingError, TrainingDiverged
-from vitrail.train import checkpoint, distributed
-from vitrail.train.checkpoint import State
+from vitrail.train import checkpoint, distributed, sharding
 from vitrail.train.ema import Ema
 from vitrail.train.log import MetricsLog
 from vitrail.train.optim import OptimizerName, build_optimizer, set_learning_rate
 from vitrail.train.precision import products_in
 from vitrail.train.schedule import warmup_cosine
+from vitrail.train.state import State
 from vitrail.train.stop import stop_requests
 
 
@@ -134,7 +134,7 @@ def fit(
     Raises :class:`TrainingDiverged` when loss or gradient is no longer finite, :class:`Interrupted` after a signal,
     when the state has been saved.
     """
-    loss_of = distributed.parallel_loss(learner, plan.shard)
+    loss_of = sharding.parallel_loss(learner, plan.shard)
     rates = (plan.learning_rate, plan.weight_decay, plan.layer_decay, plan.beta2)
     optimizer = build_optimizer(learner, plan.optimizer, *rates)  # type: ignore[arg-type]
     ema = Ema(learner, plan.ema) if plan.ema else None
