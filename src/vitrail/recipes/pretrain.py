@@ -94,6 +94,8 @@ class Pretrain:
     """Largest norm of the gradient; 0 for any."""
     accumulate: int = 1
     """Parts into which each batch is cut to save memory."""
+    recompute: bool = False
+    """Keep no activations inside of blocks, and compute them again (gradient checkpointing): less memory, more time."""
     format: LeftOpen[str] = None
     """How images are stored, where looking at them does not tell: folder, csv, parquet …"""
     image_column: LeftOpen[str] = None
@@ -206,7 +208,7 @@ def learn(
     except torch.OutOfMemoryError as error:
         raise SettingError(
             f"a batch of {begun.batch_size} does not fit into the memory of {device}; give a smaller --batch-size, or "
-            "cut it into parts with --accumulate."
+            "save memory with --accumulate or --recompute."
         ) from error
     say(f"best {learner.score} on validation {abs(state.best):.4f}, after step {state.best_step:,}")
     distributed.barrier()
@@ -235,6 +237,7 @@ def plan(settings: Pretrain, begun: Pretraining) -> Plan:
         warmup=round(settings.warmup_share * begun.steps),
         clip=settings.clip,
         accumulate=settings.accumulate,
+        recompute=settings.recompute,
         log_every=max(1, every // 10),
         save_seconds=settings.save_seconds,
         shard=settings.shard,

@@ -110,6 +110,8 @@ class Train:
     """Largest norm of the gradient; 0 for any."""
     accumulate: int = 1
     """Parts into which each batch is cut to save memory."""
+    recompute: bool = False
+    """Keep no activations inside of blocks, and compute them again (gradient checkpointing): less memory, more time."""
     ema: float = 0.0
     """Decay of a moving average of the weights, such as 0.999; 0 for none."""
     patience: int = 0
@@ -240,7 +242,7 @@ def learn(start: Start, device: torch.device, dtype: torch.dtype) -> dict[str, A
     except torch.OutOfMemoryError as error:
         raise SettingError(
             f"a batch of {choice.batch_size} images does not fit into the memory of {device}; give a smaller "
-            "--batch-size, or cut it into parts with --accumulate."
+            "--batch-size, or save memory with --accumulate or --recompute."
         ) from error
     score = {"top1": "accuracy", "map": "mean average precision"}[task.score]
     say(f"best {score} on validation {state.best:.2%}, after epoch {state.best_step // batches.steps_per_epoch}")
@@ -260,6 +262,7 @@ def plan(settings: Train, choice: Choice | TextChoice, steps_per_epoch: int) -> 
         layer_decay=choice.layer_decay,
         clip=settings.clip,
         accumulate=settings.accumulate,
+        recompute=settings.recompute,
         ema=settings.ema,
         patience=settings.patience,
         log_every=max(1, steps_per_epoch // 10),

@@ -25,6 +25,7 @@ from vitrail.train.ema import Ema
 from vitrail.train.log import MetricsLog
 from vitrail.train.optim import OptimizerName, build_optimizer, set_learning_rate
 from vitrail.train.precision import products_in
+from vitrail.train.recompute import recompute_blocks
 from vitrail.train.schedule import warmup_cosine
 from vitrail.train.state import State
 from vitrail.train.stop import stop_requests
@@ -62,6 +63,7 @@ class Plan:
         patience: validations without a better score after which training ends, 0 for never.
         log_every: steps from one training record to the next.
         save_seconds: how often the state is saved besides at the end of training; never changes a result.
+        recompute: keep no activations inside of blocks; compute them again in the backward pass.
         shard: spread weights and optimizer over the processes (FSDP2) instead of copying them to each (DDP).
 
     Raises :class:`SettingError` when these make no sense.
@@ -82,6 +84,7 @@ class Plan:
     patience: int = 0
     log_every: int = 10
     save_seconds: float = 60.0
+    recompute: bool = False
     shard: bool = False
     seed: int = 0
 
@@ -134,6 +137,8 @@ def fit(
     Raises :class:`TrainingDiverged` when loss or gradient is no longer finite, :class:`Interrupted` after a signal,
     when the state has been saved.
     """
+    if plan.recompute:
+        recompute_blocks(learner)
     loss_of = sharding.parallel_loss(learner, plan.shard)
     rates = (plan.learning_rate, plan.weight_decay, plan.layer_decay, plan.beta2)
     optimizer = build_optimizer(learner, plan.optimizer, *rates)  # type: ignore[arg-type]

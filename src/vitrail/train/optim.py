@@ -46,11 +46,11 @@ def build_optimizer(
     layer_decay: float = 1.0,
     beta2: float = 0.999,
 ) -> torch.optim.Optimizer:
-    """AdamW (β 0.9, ``beta2``) or SGD with Nesterov momentum 0.9, over :func:`parameter_groups`."""
+    """AdamW (β 0.9, ``beta2``) or SGD with Nesterov momentum 0.9, fused, over :func:`parameter_groups`."""
     groups = parameter_groups(learner, weight_decay, layer_decay)
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, beta2))
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True, fused=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, beta2), fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
