@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Machine:
         threads: that compute.
         features: vector and matrix instructions that PyTorch finds.
         accelerator: the GPU's name where it computes, else None.
-        load: programs that ran or wanted to, on average over the last minute; None on Windows.
+        busy: cores that other programs kept busy while this was asked; None where that is not known.
         system, python, torch, vitrail: names and versions.
     """
 
@@ -33,7 +34,7 @@ class Machine:
     threads: int
     features: tuple[str, ...]
     accelerator: str | None
-    load: float | None
+    busy: float | None
     system: str
     python: str
     torch: str
@@ -48,7 +49,7 @@ def machine(device: torch.device | str = "cpu") -> Machine:
         threads=torch.get_num_threads(),
         features=features(),
         accelerator=accelerator(torch.device(device)),
-        load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        busy=busy(),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         torch=str(torch.__version__),
@@ -97,6 +98,23 @@ def accelerator(device: torch.device) -> str | None:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return None if device.type == "cpu" else f"{processor()} ({device.type})"
+
+
+def busy(seconds: float = 0.25) -> float | None:
+    """Cores that are busy while this process sleeps, of Linux's own count; None elsewhere."""
+    before = _ticks()
+    time.sleep(seconds)
+    total, idle = (after - first for after, first in zip(_ticks(), before, strict=True))
+    return round((1 - idle / total) * (os.cpu_count() or 1), 2) if total else None
+
+
+def _ticks() -> tuple[int, int]:
+    """Ticks of all cores since the system started, and those without work (proc(5), /proc/stat)."""
+    lines = _lines(Path("/proc/stat"))
+    if not lines:
+        return 0, 0
+    user, nice, system, idle, iowait, *others = map(int, lines[0].split()[1:9])
+    return user + nice + system + idle + iowait + sum(others), idle + iowait
 
 
 def _lines(path: Path) -> list[str]:

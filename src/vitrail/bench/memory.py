@@ -54,3 +54,8 @@ def _most_resident() -> int:
     import resource  # which Windows does not have
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, in kilobytes elsewhere
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether work failed because there was no more memory; on a CPU PyTorch has no exception of its own for it."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)

@@ -39,6 +39,7 @@ COMMANDS = {
     "serve": Command("vitrail.serve.serve", "Serve", "serve", "an HTTP service and a web page"),
     "models": Command("vitrail.recipes.models", "Models", "list_models", "which models there are"),
     "info": Command("vitrail.recipes.info", "Info", "info", "what a model, a run or a data set is"),
+    "bench": Command("vitrail.recipes.bench", "Bench", "bench", "speed, memory, share of this machine's limit"),
     "study": Command("vitrail.recipes.study", "Study", "study", "how data, or masking, matter to a model: many runs"),
     "prove": Command("vitrail.proofs.prove", "Prove", "prove", "show that a system works, against a strong baseline"),
 }
@@ -48,6 +49,7 @@ NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISD
 
 # What a command's answer means for the exit status, where it is not always 0.
 STATUS: dict[str, Callable[[Any], int]] = {
+    "bench": lambda answer: 2 if all(result["error"] for result in answer["results"]) else 0,
     "export": lambda answer: 0 if answer.get("passed", True) else 1,
     "predict": lambda answers: 2 if all(answer["error"] for answer in answers) else 0,
     "prove": lambda proofs: 0 if all(proof["passed"] is not False for proof in proofs) else 1,

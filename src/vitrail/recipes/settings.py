@@ -85,6 +85,7 @@ NUMBERS: dict[str, Range] = {
     "port": PORT,
     "queue": AT_LEAST_1,
     "save_seconds": NOT_NEGATIVE,
+    "seconds": POSITIVE,
     "seed": NOT_NEGATIVE,
     "share": FACTOR,
     "steps": AT_LEAST_1,
