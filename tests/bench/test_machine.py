@@ -28,6 +28,19 @@ def test_the_processor_is_called_as_the_system_calls_it():
         assert (feature in machine().features) == (flag in text.split())
 
 
+def test_how_busy_others_are_is_counted_in_cores(monkeypatch):
+    """Of 400 ticks on four cores 100 were idle: three cores were busy."""
+    ticks = iter([["cpu  10 0 10 80 0 0 0 0 0 0"], ["cpu  260 10 40 160 20 5 5 0 0 0"]])
+    monkeypatch.setattr(of_machine, "_lines", lambda path: next(ticks))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert of_machine.busy(seconds=0) == 3.0
+
+
+def test_without_a_count_it_is_not_known_how_busy_others_are(monkeypatch):
+    monkeypatch.setattr(of_machine, "_lines", lambda path: [])
+    assert of_machine.busy(seconds=0) is None
+
+
 def test_an_accelerator_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
     found = machine("cuda:0")

@@ -58,4 +58,5 @@ def _most_resident() -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether work failed because there was no more memory; on a CPU PyTorch has no exception of its own for it."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+    words = ("DefaultCPUAllocator", "Storage size calculation overflowed")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)

@@ -81,7 +81,7 @@ def best_rate(dtype: torch.dtype, device: torch.device) -> float:
     best, side, took = 0.0, SMALLEST, 0.0
     while took < LONGEST / 8:  # of twice the side it takes eight times as long
         product = Product(side, side, side)
-        rate = product_rate(product, dtype, device, seconds=0.5)
+        rate = product_rate(product, dtype, device, seconds=0.2)
         best, side, took = max(best, rate), 2 * side, product.flops / rate
     return best
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from vitrail.bench.memory import is_out_of_memory
 from vitrail.errors import UserError, VitrailError
 
 T = TypeVar("T")
@@ -61,6 +60,8 @@ def _tried(function: Callable[..., T], arguments: tuple[object, ...]) -> tuple[t
     except VitrailError as error:
         return UserError if isinstance(error, UserError) else VitrailError, str(error)
     except Exception as error:
+        from vitrail.bench.memory import is_out_of_memory  # and PyTorch, which not all work needs
+
         if is_out_of_memory(error):
             return MemoryError, str(error)
         raise

@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from vitrail.bench.machine import Machine, machine
+from vitrail.bench.memory import is_out_of_memory
 from vitrail.bench.peak import best_rate
 from vitrail.bench.process import in_new_process
 from vitrail.console import progress, say
@@ -169,7 +170,9 @@ def _enough_memory(case: Case) -> Iterator[None]:
     """Within the context :class:`SettingError` is raised if there is not enough memory for a case."""
     try:
         yield
-    except MemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise SettingError(
             f"a batch of {case.batch_size} images of {case.model} does not fit into the memory of {case.device}; "
             "give a smaller --batch-size."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,7 +172,8 @@ def ready(task: Classifier, device: torch.device, dtype: torch.dtype) -> Callabl
 
 def times_of_training(task: Classification, case: Case, folder: Path) -> list[float]:
     """Seconds of each step of the training loop itself, which is given the same batch again and again."""
-    batch = random_batch(task, case.batch_size).to(case.device)
+    names = ("noise",) * case.batch_size
+    batch = replace(random_batch(task, case.batch_size), names=names).to(case.device)
     moments: list[float] = []
 
     def again(start: int, stop: int) -> Iterator[Batch]:
@@ -191,11 +192,11 @@ def times_of_training(task: Classification, case: Case, folder: Path) -> list[fl
 
 
 def random_batch(task: Classifier, count: int) -> Batch:
-    """Noise as images, laid out in memory as loaders do it, with a random class each."""
+    """Noise as images, laid out in memory as loaders do it, with a random class each and without names."""
     channels, classes = task.preprocess.channels, len(task.classes)
     images = torch.randint(256, (count, *task.preprocess.size, channels), dtype=torch.uint8).permute(0, 3, 1, 2)
     labels = torch.zeros(count, classes).scatter_(1, torch.randint(classes, (count, 1)), 1.0)
-    return Batch(images, ("noise",) * count, labels)
+    return Batch(images, (), labels)
 
 
 def latency(seconds: list[float]) -> dict[str, float]:
