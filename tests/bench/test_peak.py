@@ -67,12 +67,3 @@ def test_the_best_square_product_counts_and_none_takes_too_long(rates):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_product_is_measured(dtype):
     assert product_rate(Product(64, 32, 16), dtype, CPU, seconds=0.01) > 0
-
-
-def test_packed_weights_give_the_same_product():
-    weight, x = torch.randn(48, 64).bfloat16(), torch.randn(32, 64).bfloat16()
-    if (packed := peak._packed(weight, 32)) is None:
-        pytest.skip("oneDNN does not multiply bfloat16 here")
-    found = torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
-    torch.testing.assert_close(found, x @ weight.T, rtol=0.02, atol=0.05)
-    assert peak._packed(weight.float(), 32) is None

@@ -14,7 +14,7 @@ from vitrail.errors import SettingError, UnknownName
 from vitrail.export.predictor import Exported
 from vitrail.recipes import bench as of_bench
 from vitrail.recipes.bench import Bench, bench
-from vitrail.recipes.bench_model import Case, Cost, cost_of, latency, measure, opened, random_batch, ready
+from vitrail.recipes.bench_model import Case, Cost, answering, cost_of, latency, measure, opened, random_batch
 from vitrail.recipes.bench_pipeline import pipeline_speed, training_batches
 from vitrail.recipes.models import cost_of as table
 
@@ -56,13 +56,13 @@ def test_a_vision_transformer_costs_what_its_matrices_say():
     assert cost_of(case("vit-b16", "training", 3)).flops == 3 * cost.flops - 3 * patches
 
 
-@pytest.mark.parametrize("name", ["resnext-50-32x4d", "pvt-v2-b0", "swin-t"])
+@pytest.mark.parametrize("name", ["resnext-50-32x4d", "pvt-v2-b0"])
 def test_training_costs_three_times_as_much_whatever_the_convolutions(name):
     forward, both = (cost_of(case(name, mode)).flops for mode in ("inference", "training"))
     assert 2.95 < both / forward <= 3
 
 
-@pytest.mark.parametrize("name", ["resnet-18", "lenet-5", "igpt-nano", "vit-nano"])
+@pytest.mark.parametrize("name", ["resnet-18", "igpt-nano", "vit-nano"])
 def test_beside_the_head_it_is_what_the_table_of_models_says(name):
     cost, width = cost_of(case(name, batch_size=1)), models.create(name).width
     assert cost.flops == table(name).flops + 2 * width * 1000
@@ -89,7 +89,7 @@ def test_inference_is_what_evaluation_computes():
     task = opened("vit-nano", None)
     images = random_batch(task, 3).images
     assert images.is_contiguous(memory_format=torch.channels_last)
-    logits = ready(task, CPU, torch.float32)(images)
+    logits = answering(task, CPU, torch.float32)(images)
     assert logits.is_inference()
     torch.testing.assert_close(logits, task.eval()(images), rtol=0, atol=1e-5)
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.bench.timing import in_turns
+from vitrail.nn.packed import PackedLinear, can_pack
 
 SMALLEST, LONGEST = 512, 0.5  # side of the first square product; seconds after which none is larger
 
@@ -88,13 +89,12 @@ def best_rate(dtype: torch.dtype, device: torch.device) -> float:
 
 def product_rate(product: Product, dtype: torch.dtype, device: torch.device, seconds: float) -> float:
     """Operations a second of one product, the median of repeats, computed in the better of the ways there are."""
-    generator = torch.Generator(device).manual_seed(0)
-    draw = partial(torch.randn, generator=generator, device=device)
-    x = draw(product.rows, product.inner).to(dtype)
-    weight = draw(product.columns, product.inner).to(dtype)
+    x = torch.randn(product.rows, product.inner, device=device).to(dtype)
+    layer = nn.Linear(product.inner, product.columns, bias=False, device=device)
+    weight = layer.weight.detach().to(dtype)
     ways: dict[str, Callable[[], object]] = {"plain": lambda: F.linear(x, weight)}
-    if (packed := _packed(weight, product.rows)) is not None:
-        ways["packed"] = lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+    if device.type == "cpu" and dtype == torch.bfloat16 and can_pack():
+        ways["packed"] = partial(PackedLinear(layer), x)
     with torch.inference_mode():
         times = in_turns(ways, seconds / len(ways), device)
     return product.flops / min(float(np.median(each)) for each in times.values())
@@ -108,12 +108,3 @@ def _product(layer: nn.Module, output: Tensor) -> Product | None:
         places = output.shape[0] * output.shape[2] * output.shape[3]
         return Product(places, layer.weight[0].numel(), layer.out_channels)
     return None
-
-
-def _packed(weight: Tensor, rows: int) -> Tensor | None:
-    """The weight in the order in which oneDNN reads it fastest, where it has one for its format."""
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
-        return None
-    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return None
-    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)

@@ -22,6 +22,7 @@ from vitrail.bench.timing import LEAST, WARM_UP, seconds_of, spread, undisturbed
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
 from vitrail.errors import SettingError
+from vitrail.nn.inference import ready
 from vitrail.recipes.models import forward_flops
 from vitrail.recipes.opened import open_classifier
 from vitrail.recipes.settings import Stated
@@ -151,7 +152,7 @@ def measure(case: Case, cost: Cost, folder: Path) -> dict[str, Any]:
 
 def times_of_inference(task: Classifier, case: Case) -> tuple[list[float], list[float]]:
     """Seconds of each batch, and of each image alone."""
-    compute = ready(task, case.device, case.dtype)
+    compute = answering(task, case.device, case.dtype)
     images = random_batch(task, case.batch_size).images.to(case.device)
     one = images[:1].contiguous(memory_format=torch.channels_last)
     batches = seconds_of(lambda: compute(images), case.seconds, case.device)
@@ -159,9 +160,9 @@ def times_of_inference(task: Classifier, case: Case) -> tuple[list[float], list[
     return batches, alone
 
 
-def ready(task: Classifier, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def answering(task: Classifier, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """From images on the device, ``(B, C, H, W)`` uint8, to logits, as `vitrail evaluate` computes them."""
-    task.to(device).eval()
+    ready(task.to(device), dtype)
 
     def compute(images: Tensor) -> Tensor:
         with torch.inference_mode(), products_in(dtype, device):
