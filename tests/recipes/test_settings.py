@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from vitrail.errors import SettingError
+from vitrail.recipes.bench import Bench
 from vitrail.recipes.demo import Demo
 from vitrail.recipes.evaluate import Evaluate
 from vitrail.recipes.generate import Generate
@@ -24,6 +25,7 @@ RECIPES = (
     Generate(run="run"),
     Serve(run="run"),
     Demo(),
+    Bench(models=()),
 )
 
 
