@@ -83,8 +83,8 @@ def record_attention(
         recorded["blocks.0.attention"].probabilities  # (B, heads, N, N)
 
     The model runs as ever, fused kernels included, and nothing is stored in it: hooks compute the probabilities beside
-    it, and go when the block is left, even by an exception. N² numbers for every head and image are a lot: keep the
-    batch small.
+    it, and go when the block is left, even by an exception. Only tokens are not merged meanwhile. N² numbers for every
+    head and image are a lot: keep the batch small.
 
     Args:
         model: a backbone, or any module with attention layers, which then know of no grid but their own.
@@ -125,6 +125,7 @@ def _hooked(model: nn.Module, layers: Sequence[str] | None, hook: Hook) -> Itera
             hooks.enter_context(module.register_forward_hook(partial(hook, recorded, name), with_kwargs=True))
         for module in model.modules():
             if isinstance(module, Backbone):
+                hooks.enter_context(_whole(module))
                 hooks.enter_context(module.register_forward_hook(partial(_place, recorded)))
         yield recorded
 
@@ -146,6 +147,17 @@ def _route(
     recorded[name] = Recorded(probabilities, layer.reach(*inputs, **named))
     routed: Tensor = layer.attended(probabilities, *inputs, **named)
     return routed
+
+
+@contextmanager
+def _whole(backbone: Backbone) -> Iterator[None]:
+    """Without token merging, so that rows and columns are the places of the image."""
+    merge = backbone.merge
+    backbone.merge = None if merge is None else 0
+    try:
+        yield
+    finally:
+        backbone.merge = merge
 
 
 def _place(recorded: dict[str, Recorded], backbone: Backbone, inputs: tuple[Any, ...], features: Features) -> None:

@@ -71,6 +71,7 @@ class Backbone(Network):
         class_tokens: how many of the first tokens speak for the image (class and distillation token); 0 where its
             vector comes from the places.
         lag: by how many places the tokens stand behind the part of the image that they were made of (iGPT).
+        merge: how many pairs of tokens become one in each block (`nn.merging`); None in a family that merges none.
     """
 
     config: BackboneConfig
@@ -78,6 +79,7 @@ class Backbone(Network):
     input_kernel: str
     class_tokens: int = 0
     lag: int = 0
+    merge: int | None = None
 
     @property
     def auxiliary_widths(self) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from vitrail.models.vit.vit import Config as BlockConfig
 from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import drop_path_rates
 from vitrail.nn.features import Features
+from vitrail.nn.merging import Merging
 from vitrail.nn.norm import LayerNorm
 from vitrail.nn.patch import PatchEmbedding, patch_grid, resample_kernel
 from vitrail.nn.position import Resampling, resample_positions
@@ -87,6 +88,7 @@ class DeiT(PlainTransformer):
 
     config: Config
     input_kernel = "patch_embedding.proj.weight"
+    merge = 0
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -147,9 +149,10 @@ class DeiT(PlainTransformer):
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Tokens to tokens through all blocks and the final norm."""
+        merging = Merging(self.merge, self.prefix)
         for block in self.blocks:
-            tokens = block(tokens)
-        return self.norm(tokens)
+            tokens = block(tokens, merging=merging)
+        return merging.restore(self.norm(tokens))
 
     def features(self, tokens: Tensor, grid: tuple[int, int]) -> Features:
         """Encoded tokens to what a head reads: pooled vector and feature map."""

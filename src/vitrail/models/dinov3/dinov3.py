@@ -18,6 +18,7 @@ from vitrail.nn.attention import Attention
 from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import DropPath
 from vitrail.nn.features import Features
+from vitrail.nn.merging import Merging
 from vitrail.nn.mlp import Mlp
 from vitrail.nn.norm import LayerNorm, LayerScale
 from vitrail.nn.patch import PatchEmbedding, patch_grid, resample_kernel
@@ -108,8 +109,10 @@ class Block(nn.Module):
         self.scale2 = LayerScale(config.width, LAYER_SCALE)
         self.drop_path = DropPath(config.drop_path)
 
-    def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
-        x = x + self.drop_path(self.scale1(self.attention(self.norm1(x), rotation)))
+    def forward(self, x: Tensor, rotation: Rotation, merging: Merging | None = None) -> Tensor:
+        merging = merging or Merging()  # none
+        x = x + self.drop_path(self.scale1(merging.attend(self.attention, self.norm1(x), rotation)))
+        x = merging.merge(x)
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
@@ -121,6 +124,7 @@ class DINOv3(PlainTransformer):
 
     config: Config
     input_kernel = "patch_embedding.proj.weight"
+    merge = 0
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -171,9 +175,10 @@ class DINOv3(PlainTransformer):
     def encode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Tokens to tokens through all blocks and the final norm."""
         rotation = rotary_2d(grid, self.config.width // self.config.heads, device=tokens.device)
+        merging = Merging(self.merge, self.prefix)
         for block in self.blocks:
-            tokens = block(tokens, rotation)
-        return self.norm(tokens)
+            tokens = block(tokens, rotation, merging)
+        return merging.restore(self.norm(tokens))
 
     def features(self, tokens: Tensor, grid: tuple[int, int]) -> Features:
         """Encoded tokens to what a head reads: pooled vector and feature map."""

@@ -18,6 +18,7 @@ from vitrail.nn.attention import Attention
 from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import DropPath
 from vitrail.nn.features import Features
+from vitrail.nn.merging import Merging
 from vitrail.nn.mlp import Mlp
 from vitrail.nn.norm import LayerNorm, LayerScale
 from vitrail.nn.patch import PatchEmbedding, patch_grid, resample_kernel
@@ -84,8 +85,10 @@ class Block(nn.Module):
         self.scale2 = LayerScale(config.width, LAYER_SCALE)
         self.drop_path = DropPath(config.drop_path)
 
-    def forward(self, x: Tensor, rotation: Rotation) -> Tensor:
-        x = x + self.drop_path(self.scale1(self.attention(self.norm1(x), rotation)))
+    def forward(self, x: Tensor, rotation: Rotation, merging: Merging | None = None) -> Tensor:
+        merging = merging or Merging()  # none
+        x = x + self.drop_path(self.scale1(merging.attend(self.attention, self.norm1(x), rotation)))
+        x = merging.merge(x)
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
@@ -97,6 +100,7 @@ class RoPEViT(PlainTransformer):
 
     config: Config
     input_kernel = "patch_embedding.proj.weight"
+    merge = 0
     class_tokens = 1
 
     def __init__(self, config: Config) -> None:
@@ -148,9 +152,10 @@ class RoPEViT(PlainTransformer):
 
     def encode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Tokens to tokens through all blocks and the final norm."""
+        merging = Merging(self.merge, prefix=1)
         for block, turns in zip(self.blocks, self.rotations(grid), strict=True):
-            tokens = block(tokens, turns)
-        return self.norm(tokens)
+            tokens = block(tokens, turns, merging)
+        return merging.restore(self.norm(tokens))
 
     def rotations(self, grid: tuple[int, int]) -> list[Rotation]:
         """How each block turns the queries and keys of an ``(h, w)`` grid of patches."""

@@ -20,6 +20,7 @@ from vitrail.nn.attention import Attention, init_attention
 from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import DropPath, drop_path_rates
 from vitrail.nn.features import Features
+from vitrail.nn.merging import Merging
 from vitrail.nn.mlp import Activation, Mlp, init_mlp
 from vitrail.nn.norm import LayerNorm, LayerScale
 from vitrail.nn.patch import PatchEmbedding, patch_grid, resample_kernel
@@ -144,12 +145,14 @@ class Block(nn.Module):
         init_attention(self.attention)
         init_mlp(self.mlp)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation | None = None, merging: Merging | None = None) -> Tensor:
+        merging = merging or Merging()  # none
         if self.parallel:
             y = self.norm1(x)
-            both = self.scale1(self.drop(self.attention(y, rotation))) + self.scale2(self.mlp(y))
-            return x + self.drop_path(both)
-        x = x + self.drop_path(self.scale1(self.drop(self.attention(self.norm1(x), rotation))))
+            both = self.scale1(self.drop(merging.attend(self.attention, y, rotation))) + self.scale2(self.mlp(y))
+            return merging.merge(x + self.drop_path(both))
+        x = x + self.drop_path(self.scale1(self.drop(merging.attend(self.attention, self.norm1(x), rotation))))
+        x = merging.merge(x)
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
@@ -173,6 +176,7 @@ class ViT(PlainTransformer):
 
     config: Config
     behind = ("norm", "attention_pool", "representation")
+    merge = 0
     resampling: Resampling | None = None
 
     def __init__(self, config: Config) -> None:
@@ -240,9 +244,10 @@ class ViT(PlainTransformer):
             head_width = self.config.head_width or self.config.width // self.config.heads
             rotation = rotary_2d(grid, head_width, device=tokens.device)
             rotation = rotation if seen is None else rotation.of(seen)
+        merging = Merging(self.merge, self.prefix)
         for block in self.blocks:
-            tokens = block(tokens, rotation)
-        return self.norm(tokens) if self.config.norm == "tokens" else tokens
+            tokens = block(tokens, rotation, merging)
+        return merging.restore(self.norm(tokens) if self.config.norm == "tokens" else tokens)
 
     def features(self, tokens: Tensor, grid: tuple[int, int]) -> Features:
         """Encoded tokens to what a head reads: pooled vector and feature map."""
