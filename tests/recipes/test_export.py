@@ -211,8 +211,8 @@ def test_what_is_too_different_is_a_failure(colours, tmp_path, vitrail, monkeypa
     [
         (("--to", "onnx", "--out", "model.pt2"), "a file of --to onnx ends in .onnx; call it --out model.onnx."),
         (("--to", "program", "--int8"), "--int8 is for --to onnx; leave it out, or export to ONNX."),
-        (("--to", "timm", "--int8"), "--int8 and DATA are for --to onnx and program, not timm; leave them out."),
-        (("photos", "--to", "timm"), "--int8 and DATA are for --to onnx and program, not timm; leave them out."),
+        (("--to", "timm", "--int8"), "--int8, --merge, DATA are for --to onnx and program, not timm; leave them out."),
+        (("photos", "--to", "timm"), "--int8, --merge, DATA are for --to onnx and program, not timm; leave them out."),
     ],
 )
 def test_settings_that_make_no_sense(words, sentence, colours, vitrail):

@@ -109,6 +109,27 @@ def test_the_card_tells_what_is_known_of_a_run_without_its_paths(tmp_path):
     }
 
 
+def test_a_model_that_merges_tokens_says_so_and_is_explained_whole(client, start, tiny, photo):
+    task = tiny()
+    task.backbone.merge = 2
+    merging = start(Model(task, torch.device("cpu"), torch.float32))
+    assert merging.get("/model").json()["card"] == {"merge": "2 pairs of tokens a block"}
+    assert merging.get("/model").json()["layers"] == client.get("/model").json()["layers"]
+    scores = [service.post("/predict", photo()).json()["predictions"] for service in (client, merging)]
+    assert scores[0] != scores[1]
+    attention = [service.post("/attention", photo()).json()["attention"] for service in (client, merging)]
+    assert attention[0] == attention[1]
+
+
+def test_figures_with_merged_tokens_are_told_where_tokens_are_merged(tmp_path):
+    for folder, accuracy in ((tmp_path, 0.75), (tmp_path / "merge-8", 0.74)):
+        folder.mkdir(exist_ok=True)
+        (folder / "evaluation.json").write_text(json.dumps({"top1": accuracy}))
+    assert card(str(tmp_path)) == {"accuracy": 0.75}
+    assert card(str(tmp_path), merge=8) == {"accuracy": 0.74}
+    assert card(str(tmp_path), merge=4) == {}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"settings": null, "data": null}', "\xff"])
 def test_a_damaged_record_leaves_the_card_empty(tmp_path, text):
     (tmp_path / "run.json").write_text(text, encoding="latin-1")

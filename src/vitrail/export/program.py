@@ -49,5 +49,6 @@ def trace(task: Classification) -> ExportedProgram:
 
 
 def describe(task: Classification) -> dict[str, Any]:
-    """What `weights.save` writes beside the weights of a run: model, classes, temperature, preprocessing."""
-    return {"format": FORMAT, "vitrail": vitrail.__version__, **task.to_json()}
+    """What `weights.save` writes beside the weights of a run, model, classes, temperature, preprocessing; and what the
+    program has besides: how many pairs of tokens it merges in each block."""
+    return {"format": FORMAT, "vitrail": vitrail.__version__, **task.to_json(), "merge": task.backbone.merge or 0}

@@ -66,13 +66,17 @@ class Evaluate:
     pair_column: LeftOpen[str] = None
     """The column of the second text of each pair; left out: sentence2, hypothesis …"""
     out: LeftOpen[Path] = None
-    """Where figures and pictures go; left out: the run's folder for its own data, nowhere for others."""
+    """Where figures and pictures go; left out: for its own data the run's folder, in it merge-R with --merge R; for
+    others nowhere."""
     batch_size: int = 64
     """Images computed at once; changes the speed only."""
     workers: LeftOpen[int] = None
     """Processes that read images; left out: chosen for the machine."""
     max_unreadable: float = MAX_UNREADABLE
     """Share of images that may be unreadable before this stops."""
+    merge: int = 0
+    """Token merging: pairs of tokens that become one in each block of a vision transformer. Faster, at some cost in
+    accuracy, which `vitrail evaluate --merge` tells; try 8 to 16 at 224 pixels."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
     precision: Precision = "auto"
@@ -86,9 +90,11 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     """Measure; draw and write `evaluation.json` in the run's folder, or in ``out``. Returns the figures."""
     check_numbers(settings)
     if settings.probe != "none":
+        if settings.merge:
+            raise SettingError("--probe measures the features of the whole model; leave --merge out.")
         return probe(settings)
     folder = Path(settings.run)
-    task = open_model(settings.run, settings.stated)
+    task = open_model(settings.run, settings.stated, settings.merge)
     if isinstance(task, Objective):
         return evaluate_objective(settings, task)
     if isinstance(task, TextTask):
@@ -110,9 +116,10 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     )
     seconds = time.perf_counter() - began
     figures = report(task, metric) | {"split": split, "images_per_second": round(len(source) / seconds, 2)}
+    figures |= {"merge": settings.merge} if settings.merge else {}
     if not settings.json:
         say(in_words(figures))
-    out = settings.out or (folder if settings.data is None else None)
+    out = settings.out or (figures_of(folder, settings.merge) if settings.data is None else None)
     if out is None:
         return figures
     try:
@@ -122,6 +129,11 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     except OSError as error:  # somebody else's run may well be measured
         say(f"no pictures, for {out} cannot be written: {(error.strerror or '').lower()}")
     return figures
+
+
+def figures_of(run: Path, merge: int = 0) -> Path:
+    """The folder of a run's figures; those with merged tokens do not take the place of the model's own."""
+    return run / f"merge-{merge}" if merge else run
 
 
 def held_out(settings: Evaluate, task: Classifier) -> tuple[SplitName | Literal["all"], Source]:
@@ -247,6 +259,7 @@ def draw_report(task: Classifier, metric: LogitMetric, figures: dict[str, Any], 
 def in_words(figures: dict[str, Any]) -> str:
     """The main figures as a line or two."""
     images = f"{figures['images']:,} images" + (f" of {figures['split']}" if figures["split"] != "all" else "")
+    images += f", {figures['merge']} pairs of tokens merged a block" if "merge" in figures else ""
     if "top1" not in figures:
         return (
             f"{images}: mAP {figures['map']:.2%}, "

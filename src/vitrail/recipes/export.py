@@ -14,8 +14,8 @@ from vitrail.errors import SettingError
 from vitrail.export.checkpoint import layout_of, write_checkpoint
 from vitrail.objectives import TextObjective
 from vitrail.recipes.export_file import export_file
-from vitrail.recipes.opened import classification, open_learner
-from vitrail.recipes.settings import UNSTATED, LeftOpen, Stated
+from vitrail.recipes.opened import classification, merging, open_learner
+from vitrail.recipes.settings import UNSTATED, LeftOpen, Stated, check_numbers
 from vitrail.tasks import Classification, TextTask
 from vitrail.weights.load import load
 
@@ -43,6 +43,8 @@ class Export:
     """onnx, program: labelled images to measure on, before and after; left out: drawn scenes without labels."""
     int8: bool = False
     """onnx: weights of 8 bits, a quarter of the size; for size, it need not be faster."""
+    merge: int = 0
+    """onnx, program: token merging, for a faster file of a vision transformer; as of `vitrail evaluate`."""
     format: LeftOpen[str] = None
     """How DATA is stored, where looking at it does not tell: folder, csv, parquet …"""
     image_column: LeftOpen[str] = None
@@ -61,12 +63,13 @@ def export(settings: Export) -> dict[str, Any]:
 
     Raises :class:`SettingError` for what is there already, and for a model that the library does not have.
     """
+    check_numbers(settings)
     if settings.to in ("onnx", "program"):
         if settings.int8 and settings.to != "onnx":
             raise SettingError("--int8 is for --to onnx; leave it out, or export to ONNX.")
         return export_file(settings, lambda: exportable(settings))
-    if settings.int8 or settings.data is not None:
-        raise SettingError(f"--int8 and DATA are for --to onnx and program, not {settings.to}; leave them out.")
+    if settings.int8 or settings.merge or settings.data is not None:
+        raise SettingError(f"--int8, --merge, DATA are for --to onnx and program, not {settings.to}; leave them out.")
     return export_folder(settings)
 
 
@@ -78,7 +81,7 @@ def exportable(settings: Export) -> Classification:
             f"{settings.run} is a model of text, and only classifiers of images are exported; "
             "its model.safetensors and tokenizer.json are open to other programs as they are."
         )
-    return classification(settings.run, learner)
+    return classification(settings.run, merging(learner, settings.merge))
 
 
 def export_folder(settings: Export) -> dict[str, Any]:

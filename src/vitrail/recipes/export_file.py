@@ -57,7 +57,8 @@ def export_file(settings: Export, open_task: Callable[[], Classification]) -> di
 def place(settings: Export) -> Path:
     """The file that is written."""
     suffix = SUFFIXES[settings.to]
-    name = settings.run.replace(":", "-").rstrip("/\\") + ("-int8" if settings.int8 else "")
+    name = settings.run.replace(":", "-").rstrip("/\\")
+    name += (f"-merge-{settings.merge}" if settings.merge else "") + ("-int8" if settings.int8 else "")
     path = settings.out or Path(name + suffix)
     if path.suffix != suffix:
         raise SettingError(f"a file of --to {settings.to} ends in {suffix}; call it --out {path.with_suffix(suffix)}.")
@@ -85,6 +86,7 @@ def report(settings: Export, task: Classification, exported: Exported, path: Pat
         "file": str(path),
         "to": settings.to,
         "int8": settings.int8,
+        "merge": settings.merge,
         "model": task.model,
         "images": images,
         **parity.compare(logits["before"], logits["after"], many_labels=task.many_labels, int8=settings.int8),

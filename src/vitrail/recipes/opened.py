@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vitrail import models
 from vitrail.data.preprocess import Preprocess
 from vitrail.errors import SettingError
 from vitrail.export.predictor import Exported, open_onnx
@@ -36,17 +37,17 @@ def classification(reference: str, learner: Learner) -> Classification:
     return learner
 
 
-def open_classifier(reference: str, stated: Stated) -> Classifier:
+def open_classifier(reference: str, stated: Stated, merge: int = 0) -> Classifier:
     """The same, or the classifier in an exported ``.onnx`` file, which answers and cannot be looked into."""
-    opened = open_model(reference, stated)
+    opened = open_model(reference, stated, merge)
     return opened if isinstance(opened, Exported) else classification(reference, opened)
 
 
-def open_model(reference: str, stated: Stated) -> Learner | Exported:
-    """What `open_learner` opens, or the classifier in an exported ``.onnx`` file."""
+def open_model(reference: str, stated: Stated, merge: int = 0) -> Learner | Exported:
+    """What `open_learner` opens, with `merging`; or the classifier in an exported ``.onnx`` file."""
     if Path(reference).suffix != ".onnx":
-        return open_learner(reference, stated)
-    if stated != UNSTATED:
+        return merging(open_learner(reference, stated), merge)
+    if stated != UNSTATED or merge:
         raise SettingError(f"{reference} says itself what it is, and cannot be changed; leave such flags out.")
     return open_onnx(Path(reference))
 
@@ -56,6 +57,23 @@ def open_learner(reference: str, stated: Stated) -> Learner:
     size: dict[str, Any] = {} if stated.image_size is None else {"image_size": stated.image_size}
     preparation = parsed_changes(Preprocess, stated.preprocess, "--preprocess")
     return load(reference, **as_stated(stated), classes=labels(stated.labels), preprocess=preparation, **size)
+
+
+def merging(learner: Learner, pairs: int) -> Learner:
+    """The learner, in each block of which so many pairs of tokens become one (`nn.merging`); as it is with 0.
+
+    Raises :class:`SettingError` for a model that cannot.
+    """
+    if not pairs:
+        return learner
+    if not isinstance(learner, Classification) or learner.backbone.merge is None:
+        able = [name for name, family in models.FAMILIES.items() if getattr(family.build, "merge", None) is not None]
+        raise SettingError(
+            f"--merge is for classifiers of images on {', '.join(able[:-1])} or {able[-1]}, and this is "
+            f"{learner.model} for {learner.name}; leave it out."
+        )
+    learner.backbone.merge = pairs
+    return learner
 
 
 def labels(words: str | None) -> list[str] | None:

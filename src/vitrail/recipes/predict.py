@@ -58,6 +58,9 @@ class Predict:
     """Images computed at once; changes the speed only."""
     workers: LeftOpen[int] = None
     """Processes that read images; left out: chosen for the machine."""
+    merge: int = 0
+    """Token merging: pairs of tokens that become one in each block of a vision transformer. Faster, at some cost in
+    accuracy, which `vitrail evaluate --merge` tells; try 8 to 16 at 224 pixels."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
     precision: Precision = "auto"
@@ -70,7 +73,7 @@ class Predict:
 def predict(settings: Predict) -> list[dict[str, Any]]:
     """Predictions in the order of the images; a broken image has its ``error``, and no predictions."""
     check_numbers(settings)
-    opened = open_model(settings.run, settings.stated)
+    opened = open_model(settings.run, settings.stated, settings.merge)
     if isinstance(opened, TextTask):
         return predict_text(settings, opened)
     task = opened if isinstance(opened, Exported) else classification(settings.run, opened)

@@ -79,6 +79,7 @@ NUMBERS: dict[str, Range] = {
     "length": AT_LEAST_1,
     "lora_rank": AT_LEAST_1,
     "max_unreadable": SHARE,
+    "merge": NOT_NEGATIVE,
     "mixup": NOT_NEGATIVE,
     "patience": NOT_NEGATIVE,
     "pixels": AT_LEAST_1,

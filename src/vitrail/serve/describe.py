@@ -14,6 +14,7 @@ from vitrail.data.read import is_image
 from vitrail.errors import SettingError
 from vitrail.explain.maps import methods_of
 from vitrail.explain.record import attention_layers, record_attention
+from vitrail.recipes.evaluate import figures_of
 from vitrail.tasks import Classification
 from vitrail.tasks.classifier import Classifier
 
@@ -27,6 +28,7 @@ def description(run: str, service: Service, examples: Iterable[str]) -> dict[str
     """The answer of ``GET /model``."""
     model, limits = service.model, service.limits
     task, preprocess = model.task, model.task.preprocess
+    merge = (task.backbone.merge or 0) if isinstance(task, Classification) else 0
     return {
         "name": Path(run).stem if run.endswith(".onnx") else Path(run).name,
         "model": task.model,
@@ -40,7 +42,7 @@ def description(run: str, service: Service, examples: Iterable[str]) -> dict[str
         "device": str(model.device),
         "methods": methods(task),
         "layers": model.layers,
-        "card": card(run),
+        "card": card(run, merge) | ({"merge": f"{merge} pairs of tokens a block"} if merge else {}),
         "examples": list(examples),
         "limits": {"bytes": round(limits.megabytes * 1e6), "pixels": limits.pixels, "images": limits.images},
     }
@@ -72,9 +74,10 @@ def layers(task: Classifier, images: Tensor) -> list[dict[str, Any]]:
     return [{"name": name, "heads": recorded[name].heads, "grid": list(recorded[name].grid)} for name in names]
 
 
-def card(run: str) -> dict[str, Any]:
-    """What is known of a run: what it was trained on, and how good it was on held-out images. {} if nothing is."""
-    record, measured = _json(Path(run) / "run.json"), _json(Path(run) / "evaluation.json")
+def card(run: str, merge: int = 0) -> dict[str, Any]:
+    """What is known of a run: what it was trained on, and how good it was on held-out images, with as many pairs of
+    tokens merged in each block. {} if nothing is."""
+    record, measured = _json(Path(run) / "run.json"), _json(figures_of(Path(run), merge) / "evaluation.json")
     settings, data = record.get("settings") or {}, record.get("data") or {}
     facts = {
         "trained_on": Path(str(settings["data"])).name if settings.get("data") else None,

@@ -1,0 +1,110 @@
+"""`--merge R`: what the commands say and keep of a model that merges tokens, and which models cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vitrail.errors import SettingError
+from vitrail.recipes.evaluate import Evaluate, evaluate
+from vitrail.recipes.export import Export, export
+from vitrail.recipes.opened import open_model
+from vitrail.recipes.predict import Predict, predict
+from vitrail.recipes.pretrain import Pretrain, pretrain
+from vitrail.recipes.settings import UNSTATED
+from vitrail.recipes.train import train
+from vitrail.weights.load import load
+
+FIXED = {"device": "cpu", "precision": "float32", "workers": 0, "json": True}
+
+
+@pytest.fixture
+def copy(colours, tmp_path):
+    return shutil.copytree(colours.folder, tmp_path / "run")
+
+
+def test_figures_say_so_and_have_a_folder_of_their_own(copy, vitrail):
+    whole = json.dumps(evaluate(Evaluate(str(copy), **FIXED)))
+    before = (copy / "evaluation.json").read_bytes()
+    figures = evaluate(Evaluate(str(copy), merge=20, **FIXED))
+    assert figures["merge"] == 20
+    assert "merge" not in json.loads(whole)
+    assert figures["nll"] != json.loads(whole)["nll"]
+    assert (copy / "evaluation.json").read_bytes() == before
+    assert json.loads((copy / "merge-20" / "evaluation.json").read_text())["nll"] == figures["nll"]
+    assert (copy / "merge-20" / "plots" / "confusion.png").is_file()
+    said = vitrail("evaluate", copy, "--merge", 20, "--device", "cpu")
+    assert "20 pairs of tokens merged a block: accuracy" in said.err
+
+
+def test_no_pairs_are_no_merging(copy, colours):
+    answers = [predict(Predict(str(copy), (str(colours.data),), merge=merge, **FIXED)) for merge in (0, 30)]
+    assert answers[0] == predict(Predict(str(copy), (str(colours.data),), **FIXED))
+    assert answers[0] != answers[1]
+
+
+def test_predictions_are_those_of_a_loaded_model_and_do_not_depend_on_the_batch(copy, colours):
+    task = load(copy)
+    task.backbone.merge = 30
+    files = sorted((colours.data / "red").iterdir())
+    for size in (1, 7):
+        said = predict(Predict(str(copy), tuple(map(str, files)), merge=30, batch_size=size, **FIXED))
+        for file, answer in zip(files, said, strict=True):
+            expected = task.predict(np.asarray(Image.open(file)))
+            assert [guess["label"] for guess in answer["predictions"]] == [guess.label for guess in expected]
+            scores = [guess["score"] for guess in answer["predictions"]]
+            assert scores == pytest.approx([guess.score for guess in expected], abs=2e-6)
+
+
+def test_a_merging_model_goes_out_as_it_is(colours, tmp_path, vitrail):
+    path = tmp_path / "colours.onnx"
+    answer = export(Export(str(colours.folder), "onnx", path, merge=20))
+    assert (answer["merge"], answer["passed"]) == (20, True)
+    expected = predict(Predict(str(colours.folder), (str(colours.data),), merge=20, **FIXED))
+    for row, other in zip(predict(Predict(str(path), (str(colours.data),), **FIXED)), expected, strict=True):
+        assert [guess["label"] for guess in row["predictions"]] == [guess["label"] for guess in other["predictions"]]
+    said = vitrail("predict", path, colours.data, "--merge", 4)
+    assert (said.status, said.err.count("cannot be changed; leave such flags out")) == (2, 1)
+
+
+def test_a_program_merges_too(colours, tmp_path):
+    answer = export(Export(str(colours.folder), "program", tmp_path / "colours.pt2", merge=20))
+    assert answer["max_difference"] <= 1e-5
+    program = torch.export.load(tmp_path / "colours.pt2", extra_files=(files := {"vitrail.json": ""}))
+    assert json.loads(files["vitrail.json"])["merge"] == 20
+    task = load(colours.folder)
+    task.backbone.merge = 20
+    images = torch.randint(0, 256, (5, 3, *task.preprocess.size), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(program.module()(images), task(images), atol=1e-5, rtol=1e-5)
+
+
+def test_other_models_say_which_can(colours, paint, tiny, tmp_path):
+    train(tiny(colours.data, tmp_path / "lenet", model="lenet-5-relu", config=()))
+    pretrain(Pretrain(str(colours.data), "mae", model="vit-nano", steps=1, batch_size=4, out=tmp_path / "mae",
+                      config=("width=32", "depth=1", "heads=2", "mlp=64"), device="cpu"))  # fmt: skip
+    for run, what in (("lenet", "lenet-5-relu for classification"), ("mae", "vit-nano for mae")):
+        with pytest.raises(SettingError) as raised:
+            open_model(str(tmp_path / run), UNSTATED, merge=4)
+        expected = (
+            f"--merge is for classifiers of images on deit, dinov3, rope-vit or vit, and this is {what}; leave it out."
+        )
+        assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--merge", "-1"), "--merge must be a number from 0 upwards, not -1."),
+        (("--probe", "knn", "--merge", "4"), "--probe measures the features of the whole model; leave --merge out."),
+    ],
+)
+def test_settings_that_make_no_sense(colours, vitrail, words, sentence):
+    said = vitrail("evaluate", colours.folder, colours.data, *words)
+    assert (said.status, said.out) == (2, "")
+    assert sentence in said.err
