@@ -31,29 +31,29 @@ def copy(colours, tmp_path):
 def test_figures_say_so_and_have_a_folder_of_their_own(copy, vitrail):
     whole = json.dumps(evaluate(Evaluate(str(copy), **FIXED)))
     before = (copy / "evaluation.json").read_bytes()
-    figures = evaluate(Evaluate(str(copy), merge=20, **FIXED))
-    assert figures["merge"] == 20
+    figures = evaluate(Evaluate(str(copy), merge=5, **FIXED))
+    assert figures["merge"] == 5
     assert "merge" not in json.loads(whole)
     assert figures["nll"] != json.loads(whole)["nll"]
     assert (copy / "evaluation.json").read_bytes() == before
-    assert json.loads((copy / "merge-20" / "evaluation.json").read_text())["nll"] == figures["nll"]
-    assert (copy / "merge-20" / "plots" / "confusion.png").is_file()
-    said = vitrail("evaluate", copy, "--merge", 20, "--device", "cpu")
-    assert "20 pairs of tokens merged a block: accuracy" in said.err
+    assert json.loads((copy / "merge-5" / "evaluation.json").read_text())["nll"] == figures["nll"]
+    assert (copy / "merge-5" / "plots" / "confusion.png").is_file()
+    said = vitrail("evaluate", copy, "--merge", 5, "--device", "cpu")
+    assert "5 pairs of tokens merged a block: accuracy" in said.err
 
 
 def test_no_pairs_are_no_merging(copy, colours):
-    answers = [predict(Predict(str(copy), (str(colours.data),), merge=merge, **FIXED)) for merge in (0, 30)]
+    answers = [predict(Predict(str(copy), (str(colours.data),), merge=merge, **FIXED)) for merge in (0, 5)]
     assert answers[0] == predict(Predict(str(copy), (str(colours.data),), **FIXED))
     assert answers[0] != answers[1]
 
 
 def test_predictions_are_those_of_a_loaded_model_and_do_not_depend_on_the_batch(copy, colours):
     task = load(copy)
-    task.backbone.merge = 30
+    task.backbone.merge = 5
     files = sorted((colours.data / "red").iterdir())
     for size in (1, 7):
-        said = predict(Predict(str(copy), tuple(map(str, files)), merge=30, batch_size=size, **FIXED))
+        said = predict(Predict(str(copy), tuple(map(str, files)), merge=5, batch_size=size, **FIXED))
         for file, answer in zip(files, said, strict=True):
             expected = task.predict(np.asarray(Image.open(file)))
             assert [guess["label"] for guess in answer["predictions"]] == [guess.label for guess in expected]
@@ -63,9 +63,9 @@ def test_predictions_are_those_of_a_loaded_model_and_do_not_depend_on_the_batch(
 
 def test_a_merging_model_goes_out_as_it_is(colours, tmp_path, vitrail):
     path = tmp_path / "colours.onnx"
-    answer = export(Export(str(colours.folder), "onnx", path, merge=20))
-    assert (answer["merge"], answer["passed"]) == (20, True)
-    expected = predict(Predict(str(colours.folder), (str(colours.data),), merge=20, **FIXED))
+    answer = export(Export(str(colours.folder), "onnx", path, merge=5))
+    assert (answer["merge"], answer["passed"]) == (5, True)
+    expected = predict(Predict(str(colours.folder), (str(colours.data),), merge=5, **FIXED))
     for row, other in zip(predict(Predict(str(path), (str(colours.data),), **FIXED)), expected, strict=True):
         assert [guess["label"] for guess in row["predictions"]] == [guess["label"] for guess in other["predictions"]]
     said = vitrail("predict", path, colours.data, "--merge", 4)
@@ -73,12 +73,12 @@ def test_a_merging_model_goes_out_as_it_is(colours, tmp_path, vitrail):
 
 
 def test_a_program_merges_too(colours, tmp_path):
-    answer = export(Export(str(colours.folder), "program", tmp_path / "colours.pt2", merge=20))
+    answer = export(Export(str(colours.folder), "program", tmp_path / "colours.pt2", merge=5))
     assert answer["max_difference"] <= 1e-5
     program = torch.export.load(tmp_path / "colours.pt2", extra_files=(files := {"vitrail.json": ""}))
-    assert json.loads(files["vitrail.json"])["merge"] == 20
+    assert json.loads(files["vitrail.json"])["merge"] == 5
     task = load(colours.folder)
-    task.backbone.merge = 20
+    task.backbone.merge = 5
     images = torch.randint(0, 256, (5, 3, *task.preprocess.size), dtype=torch.uint8)
     with torch.inference_mode():
         torch.testing.assert_close(program.module()(images), task(images), atol=1e-5, rtol=1e-5)
@@ -108,3 +108,19 @@ def test_settings_that_make_no_sense(colours, vitrail, words, sentence):
     said = vitrail("evaluate", colours.folder, colours.data, *words)
     assert (said.status, said.out) == (2, "")
     assert sentence in said.err
+
+
+def test_which_patches_became_one_is_drawn(colours, tmp_path, vitrail):
+    words = ("explain", colours.folder, colours.data / "red", "--method", "merged", "--out", tmp_path / "merged.png")
+    said = vitrail(*words, "--merge", 3, "--device", "cpu", "--json")
+    assert said.status == 0
+    answers = json.loads(said.out)
+    assert len(answers) == 16
+    assert {answer["tokens"] for answer in answers} == {16 - 2 * 3}
+    assert np.array(answers[0]["groups"]).shape == (4, 4)
+    with Image.open(tmp_path / "merged.png") as drawn:
+        assert drawn.width > 300
+    said = vitrail(*words)
+    assert (said.status, said.err.count("give it, such as --merge 16.")) == (2, 1)
+    said = vitrail(*words[:3], "--merge", 4)
+    assert (said.status, said.err.count("--merge is for --method merged; --method attention has none.")) == (2, 1)

@@ -53,8 +53,8 @@ def colours(maps: Tensor) -> Tensor:
     return F.pad(scaled, (0, 3 - len(components))).float().view(batch, height, width, 3)
 
 
-def draw_parts(images: Sequence[Image], names: Sequence[str], coloured: NDArray) -> Figure:
-    """Each image ``(H, W, C)`` uint8 above the colours of its places, ``(B, h, w, 3)``."""
+def draw_parts(images: Sequence[Image], names: Sequence[str], coloured: Sequence[NDArray]) -> Figure:
+    """Each image ``(H, W, C)`` uint8 above the colours of its places, ``(h, w, 3)``."""
     from matplotlib.figure import Figure
 
     count = len(images)

@@ -19,7 +19,7 @@ from vitrail.recipes.reconstruct import reconstructions
 from vitrail.recipes.settings import UNSTATED, Changes, Images, LeftOpen, Stated, check_numbers
 
 Map = Literal["attention", "rollout", "relevance", "gradcam", "gradcam++", "integrated-gradients", "occlusion"]
-Inside = Literal["distances", "positions", "filters", "parts", "nearest"]
+Inside = Literal["distances", "positions", "filters", "parts", "merged", "nearest"]
 Method = Literal[Map, Inside, "reconstruct"]
 KernelName = Literal["identity", "edge-1", "edge-2", "edge-3", "sharpen", "box-blur"]
 
@@ -28,6 +28,7 @@ MEANT_FOR: dict[str, tuple[str, ...]] = {
     "of_class": tuple(name for name, method in METHODS.items() if method.of_class),
     "layer": tuple(name for name, method in METHODS.items() if method.of_layer),
     "head": tuple(name for name, method in METHODS.items() if method.of_head),
+    "merge": ("merged",),
     "data": ("nearest",),
     "kernel": ("filters",),
     "padding": ("filters",),
@@ -65,8 +66,8 @@ class Explain:
     for a class; gradcam, gradcam++: where the last features speak for it; integrated-gradients: what each pixel adds to
     it; occlusion: what it loses while a place is covered. distances: how far heads look; positions: how alike the
     positions are; filters: what the first layer looks for, or what one --kernel does; parts: features as colours;
-    nearest: the images of --data that are most like it; reconstruct: hidden patches as a masked autoencoder paints
-    them."""
+    merged: which patches become one token with --merge; nearest: the images of --data that are most like it;
+    reconstruct: hidden patches as a masked autoencoder paints them."""
     all: bool = False
     """One sheet with all methods for each image; of several images --out is a folder."""
     of_class: Annotated[LeftOpen[str], tyro.conf.arg(name="class")] = None
@@ -75,6 +76,8 @@ class Explain:
     """The layer, counted from 1, where attention is read or where rollout ends; left out: the last."""
     head: LeftOpen[int] = None
     """attention: one head, counted from 1; left out: the mean of all."""
+    merge: int = 0
+    """merged: pairs of tokens that become one in each block, as in `vitrail predict --merge`."""
     data: LeftOpen[str] = None
     """nearest: the images to compare with, such as the training data: whatever `vitrail train` takes."""
     kernel: LeftOpen[KernelName] = None

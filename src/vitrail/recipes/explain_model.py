@@ -17,13 +17,14 @@ from vitrail.errors import SettingError
 from vitrail.explain.distance import attention_distances, draw_distances, plot_distances
 from vitrail.explain.draw_neighbours import draw_neighbours
 from vitrail.explain.first_layer import draw_first_layer, draw_tiles, first_layer
+from vitrail.explain.merged import groups, painted
 from vitrail.explain.nearest import Known, class_name, known_images, nearest, neighbours
 from vitrail.explain.parts import draw_parts, parts
 from vitrail.explain.positions import draw_positions, plot_positions, positions
 from vitrail.explain.seen import as_seen
 from vitrail.metrics import draw
 from vitrail.objectives.mae import MAE
-from vitrail.recipes.opened import classification, open_learner
+from vitrail.recipes.opened import classification, merging, open_learner
 from vitrail.recipes.predict import find_images
 from vitrail.recipes.readable import readable
 from vitrail.tasks import Classification
@@ -71,12 +72,30 @@ def look_at_parts(settings: Explain) -> list[dict[str, Any]]:
     """Features of places as colours, of at most 16 images together."""
     task = opened(settings)
     samples, pixels = some_images(task, settings)
-    coloured = parts(task, pixels).numpy()
+    coloured = list(parts(task, pixels).numpy())
     seen, names = [as_seen(task.preprocess, sample.image) for sample in samples], [sample.name for sample in samples]
     finished(settings, draw_parts(seen, names, coloured), "the features")
     return [
         {"image": name} | ({"colours": colours.round(4).tolist()} if settings.json else {})
         for name, colours in zip(names, coloured, strict=True)
+    ]
+
+
+def look_at_merged(settings: Explain) -> list[dict[str, Any]]:
+    """Which patches become one token with ``--merge R``, of at most 16 images."""
+    if not settings.merge:
+        raise SettingError("--method merged shows what becomes one with --merge R; give it, such as --merge 16.")
+    task = opened(settings)
+    merging(task, settings.merge)
+    samples, pixels = some_images(task, settings)
+    numbers, names = groups(task, pixels).numpy(), [sample.name for sample in samples]
+    seen = list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+    pictures = [painted(image, of) for image, of in zip(seen, numbers, strict=True)]
+    left = int(numbers[0].max()) + 1
+    finished(settings, draw_parts(seen, names, pictures), f"{numbers[0].size} patches in {left} tokens")
+    return [
+        {"image": name, "tokens": int(of.max()) + 1} | ({"groups": of.tolist()} if settings.json else {})
+        for name, of in zip(names, numbers, strict=True)
     ]
 
 
@@ -109,6 +128,7 @@ LOOKS_INSIDE: dict[str, Callable[[Explain], list[dict[str, Any]]]] = {
     "positions": look_at_positions,
     "filters": look_at_filters,
     "parts": look_at_parts,
+    "merged": look_at_merged,
     "nearest": look_at_nearest,
 }
 
