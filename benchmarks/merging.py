@@ -26,6 +26,7 @@ import torch
 from vitrail import models
 from vitrail.console import say
 from vitrail.data.preprocess import Preprocess
+from vitrail.nn.inference import ready
 from vitrail.recipes.evaluate import Evaluate, evaluate
 from vitrail.recipes.opened import open_task
 from vitrail.recipes.settings import UNSTATED
@@ -110,7 +111,7 @@ def timed(task: Classification, settings: argparse.Namespace) -> list[Row]:
     dtype = choose_precision(device, settings.precision)
     shape = (settings.batch_size, task.preprocess.channels, *task.preprocess.size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
-    task = task.to(device).eval()
+    task = ready(task.to(device), dtype)
     seconds: dict[int, list[float]] = {pairs: [] for pairs in settings.pairs}
     with torch.inference_mode(), products_in(dtype, device):
         tokens = {pairs: tokens_of(task, images[:1], pairs) for pairs in settings.pairs}

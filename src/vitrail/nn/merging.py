@@ -40,10 +40,10 @@ class Merging:
         if not self.pairs:
             return attention(x, rotation)
         seen = KeyValues()
-        mask = None if self.sizes is None else self.sizes.log().to(x.dtype)[:, None, None]
+        mask = None if self.sizes is None else self.sizes.log().to(_of_products(x))[:, None, None]
         y: Tensor = attention(x, self.turned(rotation), mask=mask, cache=seen)
         assert seen.keys is not None
-        self._keys = seen.keys.mean(dim=1)
+        self._keys = seen.keys.float().mean(dim=1)
         return y
 
     def merge(self, x: Tensor) -> Tensor:
@@ -104,6 +104,12 @@ def match(keys: Tensor, pairs: int, prefix: int) -> Tensor:
     into[:, prefix + first :: 2] = torch.where(stays.bool(), prefix - 1 + stays.cumsum(1), between + partner)
     into[:, prefix + 1 - first :: 2] = between + torch.arange(joined.shape[1], device=keys.device)
     return into
+
+
+def _of_products(x: Tensor) -> torch.dtype:
+    """The format of products of ``x``, which is another where autocast is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def summed(x: Tensor, into: Tensor, after: int) -> Tensor:
