@@ -125,7 +125,8 @@ def _hooked(model: nn.Module, layers: Sequence[str] | None, hook: Hook) -> Itera
             hooks.enter_context(module.register_forward_hook(partial(hook, recorded, name), with_kwargs=True))
         for module in model.modules():
             if isinstance(module, Backbone):
-                hooks.enter_context(_whole(module))
+                if module.merge:
+                    hooks.enter_context(_whole(module))
                 hooks.enter_context(module.register_forward_hook(partial(_place, recorded)))
         yield recorded
 
@@ -152,8 +153,7 @@ def _route(
 @contextmanager
 def _whole(backbone: Backbone) -> Iterator[None]:
     """Without token merging, so that rows and columns are the places of the image."""
-    merge = backbone.merge
-    backbone.merge = None if merge is None else 0
+    merge, backbone.merge = backbone.merge, 0
     try:
         yield
     finally:
