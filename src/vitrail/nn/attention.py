@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vitrail.nn.norm import LayerNorm
 from vitrail.nn.reach import Full
 from vitrail.nn.rope import Rotation, rotate
+from vitrail.nn.segments import Segments, pack
 
 # Below so many keys two matrix products and a softmax beat PyTorch's fused kernel on a CPU: in training, for its
 # backward pass is slow, and in bfloat16. Fixed, not measured on the spot: another kernel would change the last bits.
@@ -42,6 +43,16 @@ def attend(
     if causal and (mask is not None or q.shape[-2] != k.shape[-2]):  # the fused kernels take one of both, and a square
         mask, causal = _with_causality(mask, q, k), False
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
+
+
+def attend_within(q: Tensor, k: Tensor, v: Tensor, segments: Segments, *, scale: float | None = None) -> Tensor:
+    """`attend` for a packed row, queries, keys and values ``(1, heads, N, d)``: each token looks at its own image's.
+
+    One product for each group of equally long images: no token is padded, and no pair of images is computed and masked.
+    """
+    groups = zip(*(segments.unpack(x.transpose(1, 2)) for x in (q, k, v)), strict=True)
+    mixed = [attend(*(x.transpose(1, 2) for x in group), scale=scale).transpose(1, 2) for group in groups]
+    return pack(mixed)[0].transpose(1, 2)
 
 
 def _products_are_faster(q: Tensor, k: Tensor, v: Tensor) -> bool:
@@ -168,9 +179,15 @@ class Attention(nn.Module):
         *,
         mask: Tensor | None = None,
         cache: KeyValues | None = None,
+        segments: Segments | None = None,
     ) -> Tensor:
-        """``mask`` as of `attend`; a ``cache`` holds the keys and values of the tokens before ``x``, and takes its."""
+        """``mask`` as of `attend`; a ``cache`` holds the keys and values of the tokens before ``x``, and takes its.
+
+        ``segments`` say that ``x (1, N, D)`` is a packed row, within whose images attention keeps.
+        """
         q, k, v = self.queries_keys_values(x, rotation)
+        if segments is not None:
+            return self.proj(join_heads(attend_within(q, k, v, segments, scale=self.scale)))
         if cache is not None:
             k, v = cache.extended(k, v)
         return self.proj(join_heads(attend(q, k, v, mask=mask, causal=self.causal, scale=self.scale)))
@@ -190,11 +207,13 @@ class Attention(nn.Module):
         *,
         mask: Tensor | None = None,
         cache: KeyValues | None = None,
+        segments: Segments | None = None,
     ) -> Tensor:
         """The attention that :meth:`forward` pays for the same input, ``(B, heads, N, M)``; for looking inside.
 
         A ``cache`` is one that forward has already put the tokens ``x`` into.
         """
+        mask = mask if segments is None else segments.mask(x.device)
         q, k, _ = self._looked_at(x, rotation, cache)
         return attention_probabilities(q, k, mask=mask, causal=self.causal, scale=self.scale)
 
@@ -206,6 +225,7 @@ class Attention(nn.Module):
         *,
         mask: Tensor | None = None,
         cache: KeyValues | None = None,
+        segments: Segments | None = None,
     ) -> Tensor:
         """What :meth:`forward` would give if it paid attention with these ``probabilities``."""
         return self.proj(join_heads(probabilities @ self._looked_at(x, rotation, cache)[2]))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitrail.nn.attention import Attention, KeyValues
 from vitrail.nn.rope import Rotation
+from vitrail.nn.segments import Segments
 
 
 class Merging:
@@ -35,10 +36,15 @@ class Merging:
         self.sizes: Tensor | None = None
         self._keys: Tensor | None = None
 
-    def attend(self, attention: Attention, x: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """The layer's attention, where a token that is several counts as so many (eq. 1, proportional attention)."""
+    def attend(
+        self, attention: Attention, x: Tensor, rotation: Rotation | None = None, segments: Segments | None = None
+    ) -> Tensor:
+        """The layer's attention, where a token that is several counts as so many (eq. 1, proportional attention).
+
+        Where nothing is merged, the tokens may be those of several images, in ``segments``.
+        """
         if not self.pairs:
-            return attention(x, rotation)
+            return attention(x, rotation, segments=segments)
         seen = KeyValues()
         mask = None if self.sizes is None else self.sizes.log().to(_of_products(x))[:, None, None]
         y: Tensor = attention(x, self.turned(rotation), mask=mask, cache=seen)
@@ -77,6 +83,9 @@ class Merging:
         shares = F.one_hot(places, tokens.shape[1]).transpose(1, 2) / tokens.unsqueeze(-1)
         cos, sin = (shares.unsqueeze(1).to(angles) @ angles for angles in (rotation.cos, rotation.sin))
         return Rotation(cos, sin, rotation.pairs)
+
+
+NONE = Merging()  # which keeps nothing, so that all may share it
 
 
 def match(keys: Tensor, pairs: int, prefix: int) -> Tensor:

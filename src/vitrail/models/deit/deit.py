@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from vitrail.errors import SettingError
 from vitrail.models.vit.vit import Block
 from vitrail.models.vit.vit import Config as BlockConfig
-from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import drop_path_rates
 from vitrail.nn.features import Features
 from vitrail.nn.merging import Merging
 from vitrail.nn.norm import LayerNorm
 from vitrail.nn.patch import PatchEmbedding, patch_grid, resample_kernel
+from vitrail.nn.patch_transformer import PatchTransformer
 from vitrail.nn.position import Resampling, resample_positions
 
 
@@ -79,7 +79,7 @@ SIZES: dict[str, Config] = {
 }
 
 
-class DeiT(PlainTransformer):
+class DeiT(PatchTransformer):
     """Images ``(B, C, H, W)`` float, normalised, to :class:`Features` with one map at the resolution of the patches.
 
     ``pooled`` is the class token's vector; where class and distillation token decide together, the mean of both.
@@ -88,7 +88,6 @@ class DeiT(PlainTransformer):
 
     config: Config
     input_kernel = "patch_embedding.proj.weight"
-    merge = 0
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -133,18 +132,13 @@ class DeiT(PlainTransformer):
         """Images to tokens ``(B, P + h · w, D)`` with their positions, and the grid ``(h, w)``."""
         maps = self.patch_embedding(images)
         grid = (maps.shape[-2], maps.shape[-1])
-        if grid != self.grid:
-            height, width = self.config.image_size
-            raise SettingError(
-                f"this model's positions are for {self.grid[0]}x{self.grid[1]} patches, the image has "
-                f"{grid[0]}x{grid[1]}; give images of {height}x{width} pixels."
-            )
+        positions = self.learned_positions(grid)
         patches = maps.flatten(2).transpose(1, 2)
         first = [token.expand(patches.shape[0], -1, -1) for token in self._prefix_tokens()]
         if self.config.token_positions:
-            x = torch.cat([*first, patches], dim=1) + self.positions
+            x = torch.cat([*first, patches], dim=1) + positions
         else:
-            x = torch.cat([*first, patches + self.positions], dim=1)
+            x = torch.cat([*first, patches + positions], dim=1)
         return self.drop(x), grid
 
     def encode(self, tokens: Tensor) -> Tensor:

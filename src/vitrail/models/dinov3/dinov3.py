@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from vitrail.errors import SettingError
 from vitrail.nn.attention import Attention
-from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import DropPath
 from vitrail.nn.features import Features
-from vitrail.nn.merging import Merging
+from vitrail.nn.merging import NONE, Merging
 from vitrail.nn.mlp import Mlp
 from vitrail.nn.norm import LayerNorm, LayerScale
 from vitrail.nn.patch import PatchEmbedding, patch_grid, resample_kernel
+from vitrail.nn.patch_transformer import PatchTransformer
 from vitrail.nn.position import Resampling
 from vitrail.nn.rope import Rotation, geometric_frequencies, rotary_2d
+from vitrail.nn.segments import Segments
 
 NORM_EPS = 1e-5
 LAYER_SCALE = 1e-5  # initial factor of each residual branch
@@ -109,14 +110,15 @@ class Block(nn.Module):
         self.scale2 = LayerScale(config.width, LAYER_SCALE)
         self.drop_path = DropPath(config.drop_path)
 
-    def forward(self, x: Tensor, rotation: Rotation, merging: Merging | None = None) -> Tensor:
-        merging = merging or Merging()  # none
-        x = x + self.drop_path(self.scale1(merging.attend(self.attention, self.norm1(x), rotation)))
+    def forward(
+        self, x: Tensor, rotation: Rotation, *, segments: Segments | None = None, merging: Merging = NONE
+    ) -> Tensor:
+        x = x + self.drop_path(self.scale1(merging.attend(self.attention, self.norm1(x), rotation, segments)))
         x = merging.merge(x)
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
-class DINOv3(PlainTransformer):
+class DINOv3(PatchTransformer):
     """Images ``(B, C, H, W)`` float, normalised, to :class:`Features` with one map at the resolution of the patches.
 
     Raises :class:`SettingError` for a shape that cannot be, such as heads whose width is no multiple of 4.
@@ -124,7 +126,6 @@ class DINOv3(PlainTransformer):
 
     config: Config
     input_kernel = "patch_embedding.proj.weight"
-    merge = 0
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -174,11 +175,15 @@ class DINOv3(PlainTransformer):
 
     def encode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Tokens to tokens through all blocks and the final norm."""
-        rotation = rotary_2d(grid, self.config.width // self.config.heads, device=tokens.device)
+        (rotation,) = self.rotations(grid)
         merging = Merging(self.merge, self.prefix)
         for block in self.blocks:
-            tokens = block(tokens, rotation, merging)
+            tokens = block(tokens, rotation, merging=merging)
         return merging.restore(self.norm(tokens))
+
+    def rotations(self, grid: tuple[int, int]) -> list[Rotation]:
+        """How all blocks turn the queries and keys of an ``(h, w)`` grid of patches."""
+        return [rotary_2d(grid, self.config.width // self.config.heads, device=self.class_token.device)]
 
     def features(self, tokens: Tensor, grid: tuple[int, int]) -> Features:
         """Encoded tokens to what a head reads: pooled vector and feature map."""

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from vitrail.errors import SettingError
 from vitrail.nn.attention import Attention
-from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import DropPath
 from vitrail.nn.features import Features
-from vitrail.nn.merging import Merging
+from vitrail.nn.merging import NONE, Merging
 from vitrail.nn.mlp import Mlp
 from vitrail.nn.norm import LayerNorm, LayerScale
 from vitrail.nn.patch import PatchEmbedding, patch_grid, resample_kernel
+from vitrail.nn.patch_transformer import PatchTransformer
 from vitrail.nn.position import Resampling, resample_positions
 from vitrail.nn.rope import Rotation, axial_angles, geometric_frequencies, mixed_angles, patch_numbers, rotation
+from vitrail.nn.segments import Segments
 
 BASE = {"axial": 100.0, "mixed": 10.0}  # of the frequencies; with "mixed" those that learning begins with
 LAYER_SCALE = 1e-4  # initial factor of each residual branch
@@ -85,14 +86,15 @@ class Block(nn.Module):
         self.scale2 = LayerScale(config.width, LAYER_SCALE)
         self.drop_path = DropPath(config.drop_path)
 
-    def forward(self, x: Tensor, rotation: Rotation, merging: Merging | None = None) -> Tensor:
-        merging = merging or Merging()  # none
-        x = x + self.drop_path(self.scale1(merging.attend(self.attention, self.norm1(x), rotation)))
+    def forward(
+        self, x: Tensor, rotation: Rotation, *, segments: Segments | None = None, merging: Merging = NONE
+    ) -> Tensor:
+        x = x + self.drop_path(self.scale1(merging.attend(self.attention, self.norm1(x), rotation, segments)))
         x = merging.merge(x)
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
-class RoPEViT(PlainTransformer):
+class RoPEViT(PatchTransformer):
     """Images ``(B, C, H, W)`` float, normalised, to :class:`Features` with one map at the resolution of the patches.
 
     Raises :class:`SettingError` for a shape that cannot be, such as heads whose width is no multiple of 4.
@@ -100,7 +102,6 @@ class RoPEViT(PlainTransformer):
 
     config: Config
     input_kernel = "patch_embedding.proj.weight"
-    merge = 0
     class_tokens = 1
 
     def __init__(self, config: Config) -> None:
@@ -142,19 +143,14 @@ class RoPEViT(PlainTransformer):
         grid = (maps.shape[-2], maps.shape[-1])
         patches = maps.flatten(2).transpose(1, 2)
         if self.positions is not None:
-            if grid != self.grid:
-                raise SettingError(
-                    "this model's learned positions are for {}x{} patches, the image has {}x{}; "
-                    "give images of {}x{} pixels.".format(*self.grid, *grid, *self.config.image_size)
-                )
-            patches = patches + self.positions
+            patches = patches + self.learned_positions(grid)
         return torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1), grid
 
     def encode(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Tokens to tokens through all blocks and the final norm."""
         merging = Merging(self.merge, prefix=1)
         for block, turns in zip(self.blocks, self.rotations(grid), strict=True):
-            tokens = block(tokens, turns, merging)
+            tokens = block(tokens, turns, merging=merging)
         return merging.restore(self.norm(tokens))
 
     def rotations(self, grid: tuple[int, int]) -> list[Rotation]:

@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from vitrail.errors import SettingError
 from vitrail.models.vit.hybrid import ResNetStem
 from vitrail.nn.attention import Attention, init_attention
-from vitrail.nn.backbone import PlainTransformer
 from vitrail.nn.drop import DropPath, drop_path_rates
 from vitrail.nn.features import Features
-from vitrail.nn.merging import Merging
+from vitrail.nn.merging import NONE, Merging
 from vitrail.nn.mlp import Activation, Mlp, init_mlp
 from vitrail.nn.norm import LayerNorm, LayerScale
 from vitrail.nn.patch import PatchEmbedding, patch_grid, resample_kernel
+from vitrail.nn.patch_transformer import PatchTransformer
 from vitrail.nn.pool import AttentionPool
 from vitrail.nn.position import Resampling, resample_positions, sincos_2d
 from vitrail.nn.rope import Rotation, rotary_2d
+from vitrail.nn.segments import Segments
 from vitrail.nn.stem import ConvStem
 
 
@@ -145,14 +146,19 @@ class Block(nn.Module):
         init_attention(self.attention)
         init_mlp(self.mlp)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, merging: Merging | None = None) -> Tensor:
-        merging = merging or Merging()  # none
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Rotation | None = None,
+        *,
+        segments: Segments | None = None,
+        merging: Merging = NONE,
+    ) -> Tensor:
+        y = self.norm1(x)
+        attended = self.scale1(self.drop(merging.attend(self.attention, y, rotation, segments)))
         if self.parallel:
-            y = self.norm1(x)
-            both = self.scale1(self.drop(merging.attend(self.attention, y, rotation))) + self.scale2(self.mlp(y))
-            return merging.merge(x + self.drop_path(both))
-        x = x + self.drop_path(self.scale1(self.drop(merging.attend(self.attention, self.norm1(x), rotation))))
-        x = merging.merge(x)
+            return merging.merge(x + self.drop_path(attended + self.scale2(self.mlp(y))))
+        x = merging.merge(x + self.drop_path(attended))
         return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
 
 
@@ -164,20 +170,14 @@ def patch_embedding(config: Config) -> PatchEmbedding | ResNetStem | ConvStem:
     return stem(config.channels, config.width, config.patch_size)
 
 
-class ViT(PlainTransformer):
+class ViT(PatchTransformer):
     """Images ``(B, C, H, W)`` float, normalised, to :class:`Features` with one map at the resolution of the patches.
-
-    Attributes:
-        resampling: how learned positions follow an image of another size, as those of small views in training; None
-            to refuse it.
 
     Raises :class:`SettingError` for a shape that cannot be, such as a width that the heads do not divide.
     """
 
     config: Config
     behind = ("norm", "attention_pool", "representation")
-    merge = 0
-    resampling: Resampling | None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -239,15 +239,24 @@ class ViT(PlainTransformer):
 
         Where the tokens are not of all patches of the grid, ``seen (B, n)`` has the numbers of those that they are of.
         """
-        rotation = None
-        if self.config.position == "rotary":
-            head_width = self.config.head_width or self.config.width // self.config.heads
-            rotation = rotary_2d(grid, head_width, device=tokens.device)
-            rotation = rotation if seen is None else rotation.of(seen)
+        (rotation,) = self.rotations(grid)
+        if rotation is not None and seen is not None:
+            rotation = rotation.of(seen)
         merging = Merging(self.merge, self.prefix)
         for block in self.blocks:
-            tokens = block(tokens, rotation, merging)
-        return merging.restore(self.norm(tokens) if self.config.norm == "tokens" else tokens)
+            tokens = block(tokens, rotation, merging=merging)
+        return merging.restore(self.normed(tokens))
+
+    def rotations(self, grid: tuple[int, int]) -> list[Rotation | None]:
+        """How all blocks turn the queries and keys of an ``(h, w)`` grid of patches, where positions are rotary."""
+        if self.config.position != "rotary":
+            return [None]
+        head_width = self.config.head_width or self.config.width // self.config.heads
+        return [rotary_2d(grid, head_width, device=self.norm.weight.device)]
+
+    def normed(self, tokens: Tensor) -> Tensor:
+        """The tokens through the final norm, unless that is on the pooled vector."""
+        return self.norm(tokens) if self.config.norm == "tokens" else tokens
 
     def features(self, tokens: Tensor, grid: tuple[int, int]) -> Features:
         """Encoded tokens to what a head reads: pooled vector and feature map."""
@@ -286,15 +295,10 @@ class ViT(PlainTransformer):
 
     def _positions(self, patches: Tensor, grid: tuple[int, int]) -> Tensor | None:
         """What is added to the tokens, ``(1, N or 1 + N, D)``, the class token's first; None with rotary positions."""
-        if self.positions is not None and self.resampling is not None:
-            return resample_positions(self.positions, self.grid, grid, self.resampling)
-        if self.positions is not None and grid != self.grid:
-            raise SettingError(
-                "this model's learned positions are for {}x{} patches, the image has {}x{}; "
-                "give images of {}x{} pixels.".format(*self.grid, *grid, *self.config.image_size)
-            )
+        if self.positions is not None:
+            return self.learned_positions(grid)
         fixed = self.config.position == "sincos"
-        return sincos_2d(grid, self.config.width)[None].to(patches) if fixed else self.positions
+        return sincos_2d(grid, self.config.width)[None].to(patches) if fixed else None
 
     @property
     def width(self) -> int:
