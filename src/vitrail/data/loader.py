@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from vitrail.console import say
 from vitrail.data.augment import Augment, augment
+from vitrail.data.geometry import Geometry
 from vitrail.data.mix import Mix, mix
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.rng import generator
@@ -144,20 +146,34 @@ class EvaluationBatches(TorchDataset[tuple[Batch, list[int]]]):
 
     def __getitem__(self, step: int) -> tuple[Batch, list[int]]:
         mine = range(self.rank, len(self.source), self.world)[step * self.batch_size : (step + 1) * self.batch_size]
-        samples, numbers = [], []
-        unreadable: list[UnreadableImage] = []
-        for index in mine:
-            try:
-                samples.append(self.preprocess.apply(self.source.sample(index))[0])
-                numbers.append(index)
-            except UnreadableImage as error:
-                unreadable.append(error)
+        samples, numbers, unreadable = prepared(self.source, mine, self.preprocess)
         if not samples:
             empty = torch.empty(0, self.preprocess.channels, *self.preprocess.size, dtype=torch.uint8)
             return Batch(empty, (), torch.empty(0, self.classes), step=step, unreadable=tuple(unreadable)), []
         images, labels = stack(samples, self.classes)
         draws = torch.tensor(numbers, dtype=torch.int64)  # always the same, so that figures can be compared
         return replace(as_batch(samples, images, labels, step, unreadable), draws=draws), numbers
+
+
+class Prepares(Protocol):
+    """A way to prepare images."""
+
+    def apply(self, sample: Sample) -> tuple[Sample, Geometry]:
+        """The sample as a model sees it, and how its image got there."""
+
+
+def prepared(
+    source: Source, indices: Sequence[int], preparation: Prepares
+) -> tuple[list[Sample], list[int], list[UnreadableImage]]:
+    """Those of the source's images that can be read, as the model sees them; their numbers; and what cannot be read."""
+    samples, numbers, unreadable = [], [], []
+    for index in indices:
+        try:
+            samples.append(preparation.apply(source.sample(index))[0])
+            numbers.append(index)
+        except UnreadableImage as error:
+            unreadable.append(error)
+    return samples, numbers, unreadable
 
 
 def next_readable(source: Source, order: NDArray[np.int64], place: int, unreadable: list[UnreadableImage]) -> Sample:
