@@ -208,7 +208,7 @@ def test_processes_share_the_images():
         for rank in (0, 1)
         for step in range(2)
     ]
-    assert sorted(sum(seen, [])) == [0, 1, 3, 4, 5, 6, 7]
+    assert sorted(number for numbers in seen for number in numbers) == [0, 1, 3, 4, 5, 6, 7]
 
 
 def test_without_labels_there_are_none(tmp_path: Path):

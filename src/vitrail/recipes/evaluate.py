@@ -16,7 +16,8 @@ from tyro.conf import Positional
 from vitrail import atomic
 from vitrail.console import progress, say
 from vitrail.data.dataset import open_dataset
-from vitrail.data.loader import MAX_UNREADABLE, EvaluationBatches, UnreadableImages, default_workers, load_batches
+from vitrail.data.loader import MAX_UNREADABLE, UnreadableImages, default_workers, load_batches
+from vitrail.data.proportions import PackedBatch, Proportions
 from vitrail.data.source import Dataset, Relabelled, Source, SplitName
 from vitrail.errors import DataError, RunError, SettingError
 from vitrail.metrics import calibration, draw
@@ -27,6 +28,7 @@ from vitrail.recipes import run
 from vitrail.recipes.evaluate_objective import evaluate_objective
 from vitrail.recipes.evaluate_text import evaluate_text
 from vitrail.recipes.opened import open_model
+from vitrail.recipes.packing import batches_of, packed_logits, packing
 from vitrail.recipes.probe import probe
 from vitrail.recipes.settings import UNSTATED, LeftOpen, Stated, check_numbers
 from vitrail.tasks import TextTask
@@ -44,6 +46,7 @@ class Evaluate:
       vitrail evaluate runs/clothing other-photos/ --json
       vitrail evaluate hf:google/vit-base-patch16-224 imagenet/val
       vitrail evaluate clothing.onnx other-photos/
+      vitrail evaluate runs/clothing panoramas/ --pack
     """
 
     run: Positional[str]
@@ -66,10 +69,15 @@ class Evaluate:
     pair_column: LeftOpen[str] = None
     """The column of the second text of each pair; left out: sentence2, hypothesis …"""
     out: LeftOpen[Path] = None
-    """Where figures and pictures go; left out: for its own data the run's folder, in it merge-R with --merge R; for
-    others nowhere."""
+    """Where figures and pictures go; left out: for its own data the run's folder, in it one for --merge or --pack; for others
+    nowhere."""
     batch_size: int = 64
     """Images computed at once; changes the speed only."""
+    pack: bool = False
+    """Keep each image's proportions, and compute images of several sizes as one row without padding (ViT, DeiT, DINOv3,
+    RoPE-ViT)."""
+    pack_tokens: LeftOpen[int] = None
+    """Most patches of an image with --pack; left out: as many as the model's own image size has."""
     workers: LeftOpen[int] = None
     """Processes that read images; left out: chosen for the machine."""
     max_unreadable: float = MAX_UNREADABLE
@@ -95,6 +103,7 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
         return probe(settings)
     folder = Path(settings.run)
     task = open_model(settings.run, settings.stated, settings.merge)
+    proportions = packing(settings, task)
     if isinstance(task, Objective):
         return evaluate_objective(settings, task)
     if isinstance(task, TextTask):
@@ -113,13 +122,16 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
         batch_size=settings.batch_size,
         workers=settings.workers,
         what="evaluating",
+        proportions=proportions,
     )
     seconds = time.perf_counter() - began
     figures = report(task, metric) | {"split": split, "images_per_second": round(len(source) / seconds, 2)}
     figures |= {"merge": settings.merge} if settings.merge else {}
+    if proportions is not None:
+        figures["packed"] = {"tokens": proportions.tokens or proportions.own}
     if not settings.json:
         say(in_words(figures))
-    out = settings.out or (figures_of(folder, settings.merge) if settings.data is None else None)
+    out = settings.out or (figures_of(folder, settings.merge, proportions) if settings.data is None else None)
     if out is None:
         return figures
     try:
@@ -131,8 +143,10 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     return figures
 
 
-def figures_of(run: Path, merge: int = 0) -> Path:
-    """The folder of a run's figures; those with merged tokens do not take the place of the model's own."""
+def figures_of(run: Path, merge: int = 0, proportions: Proportions | None = None) -> Path:
+    """The folder of a run's figures; those of merged tokens, or packed images, do not take the place of its own."""
+    if proportions is not None:
+        return run / ("packed" if proportions.tokens is None else f"packed-{proportions.tokens}")
     return run / f"merge-{merge}" if merge else run
 
 
@@ -202,15 +216,14 @@ def measure(
     workers: int | None = None,
     what: str | None = None,
     through: torch.nn.Module | None = None,
+    proportions: Proportions | None = None,
 ) -> LogitMetric:
     """The task's metric over all readable images of ``source``, shared among all processes.
 
     ``what`` names the work in the progress bar; None shows no bar. ``through`` is a module around the task that gives
-    its logits, where sharded weights are gathered for that module alone.
+    its logits, where sharded weights are gathered for that module alone. With ``proportions`` images are packed.
     """
-    batches = EvaluationBatches(
-        source, len(task.classes), task.preprocess, batch_size, distributed.rank(), distributed.world()
-    )
+    batches = batches_of(source, task, proportions, batch_size, distributed.rank(), distributed.world())
     workers = default_workers(len(source)) if workers is None else workers
     metric = task.metric()
     training = task.training
@@ -221,7 +234,9 @@ def measure(
             unreadable.note(batch.unreadable)
             if len(batch):
                 with torch.inference_mode(), products_in(dtype, device):
-                    logits = (through or task)(batch.to(device).images)
+                    here = batch.to(device)
+                    packed = isinstance(here, PackedBatch)
+                    logits = packed_logits(task, here) if packed else (through or task)(here.images)
                 metric.update(logits.float().cpu(), batch.labels, numbers)
             advance(done)
     task.train(training)
@@ -260,6 +275,8 @@ def in_words(figures: dict[str, Any]) -> str:
     """The main figures as a line or two."""
     images = f"{figures['images']:,} images" + (f" of {figures['split']}" if figures["split"] != "all" else "")
     images += f", {figures['merge']} pairs of tokens merged a block" if "merge" in figures else ""
+    if "packed" in figures:
+        images += f", packed, of at most {figures['packed']['tokens']} patches"
     if "top1" not in figures:
         return (
             f"{images}: mAP {figures['map']:.2%}, "

@@ -10,22 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tyro.conf import Positional
 
 from vitrail.console import say
 from vitrail.data.files import Files
-from vitrail.data.loader import EvaluationBatches, default_workers, load_batches
+from vitrail.data.loader import default_workers, load_batches
+from vitrail.data.proportions import PackedBatch, Proportions
 from vitrail.data.read import is_image
+from vitrail.data.sample import Batch
 from vitrail.errors import DataError
 from vitrail.export.predictor import Exported
 from vitrail.nn.inference import ready
 from vitrail.recipes.alike import alike
 from vitrail.recipes.opened import classification, open_model
+from vitrail.recipes.packing import batches_of, packed_logits, packing
 from vitrail.recipes.predict_text import predict_text
 from vitrail.recipes.settings import UNSTATED, Images, LeftOpen, Stated, check_numbers
 from vitrail.tasks import TextTask
 from vitrail.tasks.classifier import Classifier
-from vitrail.train.precision import Precision, choose_device, choose_precision
+from vitrail.train.precision import Precision, choose_device, choose_precision, products_in
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Predict:
       vitrail predict runs/clothing photos/ 'more/*.png' --json
       vitrail predict hf:google/vit-base-patch16-224 cat.jpg
       vitrail predict clothing.onnx shirt.jpg
+      vitrail predict hf:google/vit-base-patch16-224 photos/ --pack
       find . -name '*.jpg' | vitrail predict runs/clothing -
       vitrail predict runs/reviews "a quiet, moving film" more-reviews.txt
       vitrail predict runs/squad "Who wrote it? ||| The book was written by Ada Lovelace in 1843."
@@ -56,6 +61,11 @@ class Predict:
     """The column of the second text of each pair; left out: sentence2, hypothesis …"""
     batch_size: int = 32
     """Images computed at once; changes the speed only."""
+    pack: bool = False
+    """Keep each image's proportions, and compute images of several sizes as one row without padding (ViT, DeiT, DINOv3,
+    RoPE-ViT)."""
+    pack_tokens: LeftOpen[int] = None
+    """Most patches of an image with --pack; left out: as many as the model's own image size has."""
     workers: LeftOpen[int] = None
     """Processes that read images; left out: chosen for the machine."""
     merge: int = 0
@@ -74,6 +84,7 @@ def predict(settings: Predict) -> list[dict[str, Any]]:
     """Predictions in the order of the images; a broken image has its ``error``, and no predictions."""
     check_numbers(settings)
     opened = open_model(settings.run, settings.stated, settings.merge)
+    proportions = packing(settings, opened)
     if isinstance(opened, TextTask):
         return predict_text(settings, opened)
     task = opened if isinstance(opened, Exported) else classification(settings.run, opened)
@@ -81,7 +92,7 @@ def predict(settings: Predict) -> list[dict[str, Any]]:
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)
     answers = []
-    for answer in _answers(ready(task.to(device), dtype), files, settings, device, dtype):
+    for answer in _answers(ready(task.to(device), dtype), files, settings, device, dtype, proportions):
         answers.append(answer)
         if settings.json:
             continue
@@ -131,14 +142,19 @@ def _standard_input(data: bytes) -> Iterator[Path | tuple[str, bytes]]:
 
 
 def _answers(
-    task: Classifier, files: Files, settings: Predict, device: torch.device, dtype: torch.dtype
+    task: Classifier,
+    files: Files,
+    settings: Predict,
+    device: torch.device,
+    dtype: torch.dtype,
+    proportions: Proportions | None,
 ) -> Iterator[dict[str, Any]]:
-    batches = EvaluationBatches(files, len(task.classes), task.preprocess, settings.batch_size)
+    batches = batches_of(files, task, proportions, settings.batch_size)
     workers = default_workers(len(files)) if settings.workers is None else settings.workers
     for step, (batch, numbers) in enumerate(load_batches(batches, 0, len(batches), workers)):
         predictions = {}
         if len(batch):
-            logits = alike(task, batch.to(device).images, dtype)
+            logits = _logits(task, batch.to(device), dtype)
             predictions = dict(zip(numbers, task.decode(logits, settings.top), strict=True))
         reasons = {error.name: error.reason for error in batch.unreadable}
         first = step * settings.batch_size
@@ -146,6 +162,13 @@ def _answers(
             name = files.name(number)
             scored = [asdict(prediction) for prediction in predictions.get(number, ())]
             yield {"image": name, "predictions": scored, "error": None if scored else reasons[name]}
+
+
+def _logits(task: Classifier, batch: Batch | PackedBatch, dtype: torch.dtype) -> Tensor:
+    if isinstance(batch, Batch):
+        return alike(task, batch.images, dtype)
+    with torch.inference_mode(), products_in(dtype, batch.rows[0][0].device):
+        return packed_logits(task, batch)
 
 
 def _line(answer: dict[str, Any]) -> str:

@@ -43,8 +43,10 @@ def probe(settings: Evaluate) -> dict[str, Any]:
     """Figures on held-out images of DATA for a classifier on features of its training images.
 
     The weights need no classifier of their own. Raises :class:`SettingError` without DATA, and for data with several
-    labels an image.
+    labels an image, and with ``--pack``.
     """
+    if settings.pack or settings.pack_tokens is not None:
+        raise SettingError("--pack measures the model's own classifier; a probe reads images of one size, without it.")
     dataset, split = data_to_probe(settings)
     stated = settings.stated if settings.stated.model else replace(settings.stated, config=())
     found = load_pretrained(settings.run, **as_stated(stated))

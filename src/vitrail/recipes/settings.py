@@ -81,6 +81,7 @@ NUMBERS: dict[str, Range] = {
     "max_unreadable": SHARE,
     "merge": NOT_NEGATIVE,
     "mixup": NOT_NEGATIVE,
+    "pack_tokens": AT_LEAST_1,
     "patience": NOT_NEGATIVE,
     "pixels": AT_LEAST_1,
     "port": PORT,
