@@ -120,7 +120,7 @@ def test_blocks_do_not_change_when_tokens_that_are_the_same_become_one(changes, 
     )
     expected, merging, y = x, Merging(pairs=24, prefix=prefix), x
     for block, left in zip(blocks, (24, 12, 6), strict=True):
-        expected, y = block(expected, rotation), block(y, rotation, merging)
+        expected, y = block(expected, rotation), block(y, rotation, merging=merging)
         assert y.shape[1] == prefix + left
     assert merging.sizes[:, prefix:].eq(8).all()
     torch.testing.assert_close(merging.restore(y), expected, atol=1e-5, rtol=1e-5)
@@ -153,7 +153,7 @@ def test_tokens_keep_their_type(dtype):
     block = Block(Config(24, 1, 3, 48), 0.0).to(dtype)
     merging, y = Merging(pairs=3), torch.randn(2, 10, 24, dtype=dtype)
     for left in (7, 4):
-        y = block(y, None, merging)
+        y = block(y, merging=merging)
         assert (y.dtype, y.shape) == (dtype, (2, left, 24))
     assert merging.restore(y).dtype == dtype
 
@@ -161,5 +161,5 @@ def test_tokens_keep_their_type(dtype):
 def test_gradients_reach_every_token():
     block = Block(Config(24, 1, 3, 48), 0.0)
     merging, x = Merging(pairs=4), torch.randn(2, 10, 24, requires_grad=True)
-    merging.restore(block(block(x, None, merging), None, merging)).square().sum().backward()
+    merging.restore(block(block(x, merging=merging), merging=merging)).square().sum().backward()
     assert x.grad.abs().sum(dim=2).gt(0).all()

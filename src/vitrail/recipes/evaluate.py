@@ -69,8 +69,8 @@ class Evaluate:
     pair_column: LeftOpen[str] = None
     """The column of the second text of each pair; left out: sentence2, hypothesis …"""
     out: LeftOpen[Path] = None
-    """Where figures and pictures go; left out: for its own data the run's folder, in it one for --merge or --pack; for others
-    nowhere."""
+    """Where figures and pictures go; left out: for its own data the run's folder, in it one for --merge or --pack; for
+    others nowhere."""
     batch_size: int = 64
     """Images computed at once; changes the speed only."""
     pack: bool = False

@@ -47,6 +47,8 @@ def packing(settings: Packs, opened: Learner | Exported) -> Proportions | None:
     if not isinstance(opened, Task):
         raise SettingError(f"--pack is for models that say the classes of images, which {settings.run} does not.")
     backbone = opened.packing_backbone()
+    if backbone.merge:
+        raise SettingError("tokens of packed images cannot be merged; leave out --pack or --merge.")
     backbone.resampling = backbone.resampling or RESAMPLING
     return Proportions(opened.preprocess, backbone.config.patch_size, settings.pack_tokens)
 
