@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
+from PIL import ImageEnhance
 
 from vitrail.data import augment as module
 from vitrail.data.augment import COLOUR, GEOMETRIC, OPERATIONS, PRESETS, Augment, augment
@@ -103,6 +104,40 @@ def test_the_larger_part_of_an_image_can_be_kept_whole() -> None:
     crop = variants(coordinates(90, 120), Augment((1.0, 1.0), (1.0, 1.0)), Preprocess((90, 90)), 1)[0]
     assert int(np.ptp(crop[..., 1])) == 89  # the full height: the largest square
     assert int(np.ptp(crop[..., 0])) == 89
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_an_image_is_reduced_only_as_far_as_every_crop_has_the_pixels(data: st.DataObject) -> None:
+    source = data.draw(st.tuples(st.integers(64, 5000), st.integers(64, 5000)))
+    size = data.draw(st.tuples(st.integers(8, 400), st.integers(8, 400)))
+    smallest, ratio = data.draw(st.floats(0.05, 1)), sorted(data.draw(st.tuples(st.floats(0.5, 2), st.floats(0.5, 2))))
+    reduction = module.reduction_for(source, size, smallest, tuple(ratio))
+    rng, spare = np.random.default_rng(0), []
+    for _ in range(50):
+        x0, y0, x1, y1 = module._draw_crop(source, size, (smallest, 1.0), tuple(ratio), rng)
+        spare.append(min((x1 - x0) / size[1], (y1 - y0) / size[0]))
+    assert reduction == 1 or min(spare) >= reduction * (1 - 1e-9)
+    assert reduction in (1, 2, 4, 8)
+
+
+def test_crops_of_a_reduced_image_are_those_of_the_image() -> None:
+    """Of a large, smooth image both are the same picture but for what was averaged; its boxes stay where they were."""
+    y, x = np.mgrid[:600, :800] / 800
+    image = (255 * np.stack([x, y, (x + y) / 2], axis=-1)).astype(np.uint8)
+    sample = Sample(image, "x", boxes=Boxes(np.array([[200, 100, 600, 500]], np.float32), np.array([0])))
+    settings, preprocess = Augment(crop_scale=(0.3, 1.0)), Preprocess((50, 40), interpolation="bilinear")
+    assert module.reduction_for((600, 800), preprocess.size, 0.3, settings.crop_ratio) == 4
+    for number in range(20):
+        found = augment(sample, settings, preprocess, generator(5, "augment", 0, number))
+        rng = generator(5, "augment", 0, number)
+        box = module._draw_crop((600, 800), preprocess.size, (0.3, 1.0), settings.crop_ratio, rng)
+        x0, y0, x1, y1 = (round(side) for side in box)
+        direct = PillowImage.fromarray(image).resize((40, 50), PillowImage.Resampling.BILINEAR, box=(x0, y0, x1, y1))
+        np.testing.assert_allclose(found.image.astype(int), np.asarray(direct), atol=4)  # two pixels of 800 to a side
+        assert found.boxes is not None
+        expected = (np.array([[200, 100, 600, 500]]) - [x0, y0, x0, y0]) * np.tile([40 / (x1 - x0), 50 / (y1 - y0)], 2)
+        np.testing.assert_allclose(found.boxes.xyxy, expected.clip(0, [40, 50, 40, 50]), atol=0.7)
 
 
 def test_half_of_the_images_are_mirrored() -> None:
@@ -223,6 +258,17 @@ def test_jitter_changes_contrast_and_saturation() -> None:
     saturation = (left.max(axis=1) - left.min(axis=1)) / left.max(axis=1)
     assert saturation.min() < 0.25 < 0.4 < saturation.max()  # 1/3 before
     np.testing.assert_array_equal(results[:, 0, 0, 1], results[:, 0, 0, 2])  # the hue stays
+
+
+def test_jitter_is_pillows_but_for_its_rounding_in_between() -> None:
+    image = np.asarray(PillowImage.fromarray(picture(9, 9)).resize((64, 64))).clip(60, 190)  # nothing is cut off
+    for factors in ((1.1, 0.8, 1.2), (0.7, 1.3, 0.6), (1.2, 1.0, 0.0)):
+        expected = PillowImage.fromarray(image)
+        for kind, factor in zip(
+            (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors, strict=True
+        ):
+            expected = kind(expected).enhance(factor)
+        np.testing.assert_allclose(module.jittered(image, *factors).astype(int), np.asarray(expected), atol=3)
 
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -11,16 +12,19 @@ from hypothesis import strategies as st
 from vitrail.data.geometry import (
     Geometry,
     from_pillow,
+    mirrored,
     move,
     move_boxes,
     move_masks,
     move_points,
     move_semantic,
+    resized,
     to_pillow,
     visible_share,
     warp,
 )
 from vitrail.data.sample import IGNORE, Boxes, Caption, Label, Masks, Points, Sample, SemanticMap
+from vitrail.data.shapes import Shapes
 
 
 def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -226,6 +230,44 @@ def test_points_come_back_from_anywhere(geometry: Geometry, data: st.DataObject)
     there = np.concatenate([geometry.inverse.apply(xy), np.ones((4, 1))], axis=1)  # points that are seen in the result
     back = move_points(move_points(there, geometry), geometry.inverse)
     np.testing.assert_allclose(back[:, :2], there[:, :2], atol=1e-2)
+
+
+# ---- for training ----
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    st.sampled_from([1, 3]),
+    st.sampled_from(["bilinear", "bicubic", "nearest"]),
+)
+def test_resized_is_what_pillow_gives_but_for_rounding(
+    source: tuple[int, int], size: tuple[int, int], channels: int, interpolation: Any
+) -> None:
+    image = picture(*source, channels) // 4 + 96  # so that bicubic interpolation stays between black and white
+    image.flags.writeable = False
+    found = resized(image, size, interpolation)
+    resampling = PIL.Image.Resampling[interpolation.upper()]
+    expected = from_pillow(to_pillow(image).resize((size[1], size[0]), resampling))
+    assert found.flags.c_contiguous
+    assert found.flags.writeable
+    np.testing.assert_allclose(found.astype(int), expected, atol=0 if interpolation == "nearest" else 2)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (100, 160), (300, 400)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_picture_that_shrinks_is_within_one_grey_level_of_pillow(size: tuple[int, int], interpolation: Any) -> None:
+    image = Shapes(1, size=400).sample(0).image[:300]
+    resampling = PIL.Image.Resampling[interpolation.upper()]
+    expected = from_pillow(to_pillow(image).resize((size[1], size[0]), resampling))
+    np.testing.assert_allclose(resized(image, size, interpolation).astype(int), expected, atol=1)
+
+
+def test_mirrored_exchanges_left_and_right() -> None:
+    for channels in (1, 3):
+        image = picture(7, 5, channels)
+        np.testing.assert_array_equal(mirrored(image), image[:, ::-1])
 
 
 # ---- samples ----

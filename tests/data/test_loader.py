@@ -400,6 +400,27 @@ def test_a_batch_may_be_empty(tmp_path: Path, workers: int) -> None:
 # -------------------------------------------------------------------------------------------------------------- workers
 
 
+def test_what_workers_make_is_shared_and_not_copied(strong: tuple[TrainingBatches, list[dict[str, Any]]]) -> None:
+    plain = replace(strong[0], mix=Mix())
+    for batch in load_batches(plain, 0, 2, 1):
+        assert batch.images.is_shared()
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    for batch in load_batches(plain, 0, 2, 0):
+        assert not batch.images.is_shared()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
+def test_a_batch_is_in_shared_memory_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sending a tensor would move it there, by a copy: it must be there already."""
+    seen = []
+    monkeypatch.setattr(loader, "get_worker_info", lambda: "a worker")
+    seen.append(training(noise(16))[0].images)
+    monkeypatch.undo()
+    seen.append(training(noise(16))[0].images)
+    assert [images.is_shared() for images in seen] == [True, False]
+    assert torch.equal(*seen)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals to single processes are POSIX's")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_workers_leave_signals_to_the_main_process(

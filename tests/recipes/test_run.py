@@ -21,7 +21,7 @@ def test_a_new_folder_begins_with_its_record(tmp_path, monkeypatch):
     record = run.read(tmp_path / "runs" / "new")
     assert record["command"] == ["vitrail", "train", "photos"]
     assert record["format"] == 1
-    assert record["versions"].keys() == {"vitrail", "python", "torch", "machine"}
+    assert record["versions"].keys() == {"vitrail", "python", "torch", "jpeg", "machine"}
 
 
 def test_an_empty_folder_may_be_used(tmp_path):

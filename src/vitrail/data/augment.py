@@ -17,15 +17,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import PIL.Image
+import torch
 from PIL import ImageEnhance, ImageOps
 
 from vitrail.data.colour import Colour, recolour
-from vitrail.data.geometry import Geometry, Interpolation, Size, from_pillow, move, to_pillow, warp
+from vitrail.data.geometry import (
+    Geometry,
+    Interpolation,
+    Size,
+    from_pillow,
+    mirrored,
+    move,
+    resized,
+    to_pillow,
+    warp,
+)
+from vitrail.data.jpeg import REDUCTIONS
+from vitrail.data.picture import Decoded, Picture
 from vitrail.data.preprocess import Preprocess, with_channels
 from vitrail.data.sample import Image, Sample
 from vitrail.errors import SettingError
 
 TINY = 64
+LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.601)
 SHIFT = 1 / 8  # of the frame's side, for tiny images
 
 
@@ -113,8 +127,16 @@ def augment(sample: Sample, settings: Augment, preprocess: Preprocess, rng: np.r
     What is drawn from ``rng``, and in which order, depends on the settings and the image's shape only. With
     ``PRESETS["none"]`` the result is that of ``preprocess.apply``, whatever is drawn.
     """
-    tiny = min(sample.image.shape[:2]) < TINY
-    sample = _crop_and_flip(sample, tiny, settings, preprocess, rng)
+    return augment_picture(Decoded(sample), settings, preprocess, rng)
+
+
+def augment_picture(picture: Picture, settings: Augment, preprocess: Preprocess, rng: np.random.Generator) -> Sample:
+    """The same of a picture, of which no more is decoded than the result needs.
+
+    Raises :class:`vitrail.errors.UnreadableImage`.
+    """
+    tiny = min(picture.size) < TINY
+    sample = _crop_and_flip(picture, tiny, settings, preprocess, rng)
     sample = replace(sample, image=_jitter(sample.image, settings.jitter, rng))
     if settings.colour is not None:
         sample = replace(sample, image=recolour(sample.image, settings.colour, rng))
@@ -129,22 +151,53 @@ def augment(sample: Sample, settings: Augment, preprocess: Preprocess, rng: np.r
 
 
 def _crop_and_flip(
-    sample: Sample, tiny: bool, settings: Augment, preprocess: Preprocess, rng: np.random.Generator
+    picture: Picture, tiny: bool, settings: Augment, preprocess: Preprocess, rng: np.random.Generator
 ) -> Sample:
-    height, width, channels = sample.image.shape
     scale = None if tiny and not settings.crop_tiny else settings.crop_scale
     if scale is None:
-        sample, _ = preprocess.apply(sample)
+        sample, _ = preprocess.apply(picture.whole())
     else:
-        box = _draw_crop((height, width), preprocess.size, scale, settings.crop_ratio, rng)
-        geometry = Geometry.crop_resize((height, width), box, preprocess.size)
-        image = with_channels(sample.image, preprocess.channels)
-        sample = move(sample, warp(image, geometry, preprocess.interpolation, preprocess.fill), geometry)
+        sample = _crop(picture, scale, settings.crop_ratio, preprocess, rng)
     if scale is None and settings.crop_scale is not None:
         sample = _warp(sample, _draw_shift(preprocess.size, rng), preprocess.interpolation)
-    if rng.random() < settings.flip and not (tiny and channels == 1):
-        sample = _warp(sample, Geometry.flip(preprocess.size), preprocess.interpolation)
+    if rng.random() < settings.flip and not (tiny and picture.channels == 1):
+        sample = move(sample, mirrored(sample.image), Geometry.flip(preprocess.size))
     return sample
+
+
+def _crop(
+    picture: Picture,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    preprocess: Preprocess,
+    rng: np.random.Generator,
+) -> Sample:
+    """A random crop, to whole pixels of the picture as far as it is reduced."""
+    box = _draw_crop(picture.size, preprocess.size, scale, ratio, rng)
+    reduction = reduction_for(picture.size, preprocess.size, scale[0], ratio)
+    x0, x1 = _whole_pixels(box[0] / reduction, box[2] / reduction, -(-picture.size[1] // reduction))
+    y0, y1 = _whole_pixels(box[1] / reduction, box[3] / reduction, -(-picture.size[0] // reduction))
+    image = picture.reduced(reduction, rows=y1)[y0:y1, x0:x1]
+    image = with_channels(resized(image, preprocess.size, preprocess.interpolation), preprocess.channels)
+    whole = (x0 * reduction, y0 * reduction, x1 * reduction, y1 * reduction)
+    return move(picture.sample, image, Geometry.crop_resize(picture.size, whole, preprocess.size))
+
+
+def reduction_for(source: Size, size: Size, smallest: float, ratio: tuple[float, float]) -> int:
+    """How far an image may be reduced before it is cropped: its smallest crop still has as many pixels as the result.
+
+    It depends on no chance, so that a reduced image can be kept for all of its crops. ``smallest`` is the smallest
+    share of the area that a crop keeps.
+    """
+    crops = [_fitted(source, size, smallest, proportion) for proportion in ratio]
+    spare = min(min(width / size[1], height / size[0]) for width, height in crops)
+    return next((reduction for reduction in REDUCTIONS if reduction <= spare), 1)
+
+
+def _whole_pixels(start: float, stop: float, side: int) -> tuple[int, int]:
+    """The nearest whole pixels, at least one, inside the side."""
+    first = min(round(start), side - 1)
+    return first, min(side, max(first + 1, round(stop)))
 
 
 def _warp(sample: Sample, step: Geometry, interpolation: Interpolation) -> Sample:
@@ -170,13 +223,22 @@ def _draw_crop(
     The proportions always hold; where the area asked for does not fit with them, the largest that does is taken.
     """
     H, W = source
-    area = rng.uniform(*scale) * H * W
-    proportion = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]))) * size[1] / size[0]
-    width, height = math.sqrt(area * proportion), math.sqrt(area / proportion)
-    fit = min(1.0, W / width, H / height)
-    width, height = width * fit, height * fit
+    share, proportion = rng.uniform(*scale), math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    width, height = _fitted(source, size, share, proportion)
     x0, y0 = rng.random() * (W - width), rng.random() * (H - height)
     return x0, y0, x0 + width, y0 + height
+
+
+def _fitted(source: Size, size: Size, share: float, ratio: float) -> tuple[float, float]:
+    """Width and height of a crop of this share of the area, or as much of it as fits into the source.
+
+    ``ratio`` is its width over its height, relative to that of the result.
+    """
+    H, W = source
+    area, proportion = share * H * W, ratio * size[1] / size[0]
+    width, height = math.sqrt(area * proportion), math.sqrt(area / proportion)
+    fit = min(1.0, W / width, H / height)
+    return width * fit, height * fit
 
 
 def _draw_shift(size: Size, rng: np.random.Generator) -> Geometry:
@@ -187,11 +249,19 @@ def _draw_shift(size: Size, rng: np.random.Generator) -> Geometry:
 
 def _jitter(image: Image, amount: float, rng: np.random.Generator) -> Image:
     brightness, contrast, saturation = rng.uniform(1 - amount, 1 + amount, 3)
-    if amount == 0:
-        return image
-    picture = ImageEnhance.Brightness(to_pillow(image)).enhance(brightness)
-    picture = ImageEnhance.Contrast(picture).enhance(contrast)
-    return from_pillow(ImageEnhance.Color(picture).enhance(saturation))
+    return image if amount == 0 else jittered(image, brightness, contrast, saturation)
+
+
+def jittered(image: Image, brightness: float, contrast: float, saturation: float) -> Image:
+    """Pixels times ``brightness``, then away from the mean grey by ``contrast``, then from their own by ``saturation``.
+
+    All three are one linear map of a pixel and its grey, so that nothing is rounded or cut off in between.
+    """
+    pixels = torch.from_numpy(image).float()
+    grey = (pixels.reshape(-1, 3) @ torch.tensor(LUMA)).reshape(*image.shape[:2], 1) if image.shape[2] == 3 else pixels
+    mean, both = float(grey.mean()) * brightness, brightness * contrast
+    shift = grey * (both * (1 - saturation)) + mean * (1 - contrast)
+    return pixels.mul_(both * saturation).add_(shift).clamp_(0, 255).round_().to(torch.uint8).numpy()
 
 
 def _draw_operations(

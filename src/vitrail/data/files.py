@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitrail.data.read import decode, read_bytes
-from vitrail.data.sample import Sample
-from vitrail.data.source import Source
+from vitrail.data.read import read_bytes
+from vitrail.data.source import EncodedImages, stamp_of
 
 
 @dataclass(frozen=True)
-class Files(Source):
+class Files(EncodedImages):
     """Files or, under a name of their own, the bytes of images."""
 
     items: Sequence[Path | tuple[str, bytes]]
@@ -31,7 +30,6 @@ class Files(Source):
         item = self.items[index]
         return item[1] if isinstance(item, tuple) else read_bytes(item)
 
-    def sample(self, index: int) -> Sample:
+    def stamp(self, index: int) -> str | None:
         item = self.items[index]
-        name = self.name(index)
-        return Sample(decode(item[1] if isinstance(item, tuple) else item, name), name)
+        return None if isinstance(item, tuple) else stamp_of(str(item))

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitrail.data import read, split
-from vitrail.data.sample import Label, Labels, Sample
-from vitrail.data.source import Dataset, Source, SplitName
+from vitrail.data.sample import Label, Labels
+from vitrail.data.source import Dataset, EncodedImages, SplitName, stamp_of
 from vitrail.errors import DataError, UnreadableImage
 
 
 @dataclass(frozen=True)
-class ImageFiles(Source):
+class ImageFiles(EncodedImages):
     """Image files with their labels.
 
     Attributes:
@@ -47,9 +47,8 @@ class ImageFiles(Source):
         except (OSError, ValueError) as error:
             raise UnreadableImage(self.name(index), "it is not there") from error
 
-    def sample(self, index: int) -> Sample:
-        name = self.name(index)
-        return Sample(read.decode(Path(name), name), name, self.labels[index])
+    def stamp(self, index: int) -> str:
+        return stamp_of(self.name(index))
 
 
 def recognises(path: Path) -> bool:

@@ -12,6 +12,8 @@ from typing import Literal
 
 import numpy as np
 import PIL.Image
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from vitrail.data.sample import IGNORE, Boxes, Image, Masks, Sample, SemanticMap
@@ -196,6 +198,26 @@ def _sampled(geometry: Geometry) -> tuple[NDArray[np.intp], NDArray[np.intp], ND
     columns, rows = source[..., 0], source[..., 1]
     inside = (columns >= 0) & (columns < W) & (rows >= 0) & (rows < H)
     return rows.clip(0, H - 1), columns.clip(0, W - 1), inside
+
+
+def resized(image: Image, size: Size, interpolation: Interpolation) -> Image:
+    """All of an image ``(H, W, C)`` uint8 as a new one of ``size``, averaging what it shrinks; for training.
+
+    PyTorch does it several times faster than Pillow where the processor has AVX2. The two differ by one grey level, or
+    two where they enlarge; and bicubic interpolation beyond black and white is cut off by each after another axis.
+    """
+    if interpolation == "nearest":
+        return from_pillow(to_pillow(image).resize((size[1], size[0]), RESAMPLING[interpolation]))
+    if image.shape[:2] == size:
+        return image.copy()
+    pixels = torch.from_numpy(image.copy()).unsqueeze(0).permute(0, 3, 1, 2)  # channels-last in memory
+    found = F.interpolate(pixels, size, mode=interpolation, antialias=True)
+    return found[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def mirrored(image: Image) -> Image:
+    """Left and right exchanged; ``image`` must not be read-only."""
+    return torch.from_numpy(image).flip(1).numpy()  # NumPy takes ten times as long for pixels of three bytes
 
 
 def warp(image: Image, geometry: Geometry, interpolation: Interpolation, fill: tuple[int, ...]) -> Image:

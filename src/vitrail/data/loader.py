@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from vitrail.console import say
-from vitrail.data.augment import Augment, augment
-from vitrail.data.geometry import Geometry
+from vitrail.data.augment import Augment, augment_picture
 from vitrail.data.mix import Mix, mix
+from vitrail.data.picture import Remembered
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.rng import generator
 from vitrail.data.sample import Batch, Label, Labels, Sample
 from vitrail.data.source import Source
 from vitrail.errors import DataError, SettingError, UnreadableImage, VitrailError
+
+T = TypeVar("T")
 
 IN_A_ROW = 100  # unreadable images after which a batch is given up
 MAX_UNREADABLE = 0.1  # the share of a split that may be unreadable before work on it stops
@@ -84,23 +87,30 @@ class TrainingBatches(TorchDataset[Batch]):
         views = [self._views(order, place, epoch, unreadable) for place in range(first, first + rows)]
         samples, *further = (list(of_all) for of_all in zip(*views, strict=True))
         images, labels = stack(samples, self.classes)
-        if labels is not None:
-            images, labels = mix(images, labels, self.mix, self.seed, step, self.rank * rows)
+        if labels is not None and (self.mix.mixup or self.mix.cutmix):
+            mixed, labels = mix(images.numpy(), labels, self.mix, self.seed, step, self.rank * rows)
+            images.copy_(torch.from_numpy(mixed))
         draws = generator(self.seed, "mask", step).integers(2**63, size=self.batch_size)
         return replace(
             as_batch(samples, images, labels, step, unreadable),
             draws=torch.from_numpy(draws[self.rank * rows : (self.rank + 1) * rows]),
-            views=tuple(as_tensor(stack(each, self.classes)[0]) for each in further),
+            views=tuple(channels_first(stack(each, self.classes)[0]) for each in further),
         )
 
     def _views(
         self, order: NDArray[np.int64], place: int, epoch: int, unreadable: list[UnreadableImage]
     ) -> tuple[Sample, ...]:
         """The image at ``place`` of ``order`` as chance shows it, and as it shows it in each further view."""
-        sample = next_readable(self.source, order, place, unreadable)
-        rng = generator(self.seed, "augment", epoch, place)  # by its place: balancing draws an image more than once
-        views = ((self.augment, self.preprocess), *self.further)
-        return tuple(augment(sample, settings, preprocess, rng) for settings, preprocess in views)
+
+        def views(index: int) -> tuple[Sample, ...]:
+            picture = self.source.picture(index)
+            rng = generator(self.seed, "augment", epoch, place)  # by place: balancing draws an image more than once
+            if self.further:
+                picture = Remembered(picture)
+            settings = ((self.augment, self.preprocess), *self.further)
+            return tuple(augment_picture(picture, augment, preprocess, rng) for augment, preprocess in settings)
+
+        return next_readable(views, order, place, unreadable)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         rng = generator(self.seed, "order", epoch)
@@ -146,7 +156,7 @@ class EvaluationBatches(TorchDataset[tuple[Batch, list[int]]]):
 
     def __getitem__(self, step: int) -> tuple[Batch, list[int]]:
         mine = range(self.rank, len(self.source), self.world)[step * self.batch_size : (step + 1) * self.batch_size]
-        samples, numbers, unreadable = prepared(self.source, mine, self.preprocess)
+        samples, numbers, unreadable = prepared(lambda index: self.source.view(index, self.preprocess), mine)
         if not samples:
             empty = torch.empty(0, self.preprocess.channels, *self.preprocess.size, dtype=torch.uint8)
             return Batch(empty, (), torch.empty(0, self.classes), step=step, unreadable=tuple(unreadable)), []
@@ -155,29 +165,26 @@ class EvaluationBatches(TorchDataset[tuple[Batch, list[int]]]):
         return replace(as_batch(samples, images, labels, step, unreadable), draws=draws), numbers
 
 
-class Prepares(Protocol):
-    """A way to prepare images."""
-
-    def apply(self, sample: Sample) -> tuple[Sample, Geometry]:
-        """The sample as a model sees it, and how its image got there."""
-
-
 def prepared(
-    source: Source, indices: Sequence[int], preparation: Prepares
+    read: Callable[[int], Sample], indices: Sequence[int]
 ) -> tuple[list[Sample], list[int], list[UnreadableImage]]:
-    """Those of the source's images that can be read, as the model sees them; their numbers; and what cannot be read."""
+    """What ``read`` makes of those of the images that can be read; their numbers; and what cannot be read."""
     samples, numbers, unreadable = [], [], []
     for index in indices:
         try:
-            samples.append(preparation.apply(source.sample(index))[0])
+            samples.append(read(index))
             numbers.append(index)
         except UnreadableImage as error:
             unreadable.append(error)
     return samples, numbers, unreadable
 
 
-def next_readable(source: Source, order: NDArray[np.int64], place: int, unreadable: list[UnreadableImage]) -> Sample:
-    """The sample at ``place`` of ``order``, or the first readable one after it; what was not is added to the list.
+def next_readable(
+    read: Callable[[int], T], order: NDArray[np.int64], place: int, unreadable: list[UnreadableImage]
+) -> T:
+    """What ``read`` makes of the image at ``place`` of ``order``, or of the first readable one after it.
+
+    What could not be read is added to the list.
 
     After it in the order, not in the source, where damaged files are often neighbours. Raises :class:`DataError` when
     a hundred in a row cannot be read.
@@ -185,7 +192,7 @@ def next_readable(source: Source, order: NDArray[np.int64], place: int, unreadab
     tries = min(len(order), IN_A_ROW)
     for offset in range(tries):
         try:
-            return source.sample(int(order[(place + offset) % len(order)]))
+            return read(int(order[(place + offset) % len(order)]))
         except UnreadableImage as error:
             unreadable.append(error)
     raise DataError(f"{tries} images in a row cannot be read; mend or remove them (the last: {unreadable[-1]}).")
@@ -199,9 +206,10 @@ def balancing_weights(source: Source, classes: int) -> NDArray[np.float64]:
     return weights / weights.sum()
 
 
-def stack(samples: Sequence[Sample], classes: int) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+def stack(samples: Sequence[Sample], classes: int) -> tuple[torch.Tensor, NDArray[np.float32] | None]:
     """Images ``(B, H, W, C)`` uint8 and labels ``(B, K)`` float32, one-hot or multi-hot; None where there are none."""
-    images = np.stack([sample.image for sample in samples])
+    images = room((len(samples), *samples[0].image.shape))
+    np.stack([sample.image for sample in samples], out=images.numpy())
     if any(sample.label is None for sample in samples):
         return images, None
     labels = np.zeros((len(samples), classes), dtype=np.float32)
@@ -212,14 +220,14 @@ def stack(samples: Sequence[Sample], classes: int) -> tuple[NDArray[np.uint8], N
 
 def as_batch(
     samples: Sequence[Sample],
-    images: NDArray[np.uint8],
+    images: torch.Tensor,
     labels: NDArray[np.float32] | None,
     step: int,
     unreadable: Sequence[UnreadableImage],
 ) -> Batch:
     """The batch as tensors."""
     return Batch(
-        images=as_tensor(images),
+        images=channels_first(images),
         names=tuple(sample.name for sample in samples),
         labels=None if labels is None else torch.from_numpy(labels),
         boxes=tuple(sample.boxes for sample in samples if sample.boxes is not None),
@@ -232,9 +240,17 @@ def as_batch(
     )
 
 
-def as_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
+def room(shape: tuple[int, ...]) -> torch.Tensor:
+    """uint8 to be filled; in a worker, in memory that the process it works for sees, so that nothing is copied."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own default_collate does
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+
+
+def channels_first(images: torch.Tensor) -> torch.Tensor:
     """Images ``(B, H, W, C)`` as ``(B, C, H, W)`` without a copy (channels-last in memory)."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
+    return images.permute(0, 3, 1, 2)
 
 
 class UnreadableImages:
@@ -267,7 +283,7 @@ def load_batches(batches: TorchDataset, start: int, stop: int, workers: int) -> 
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=2 if workers else None,
         worker_init_fn=_quiet_worker if workers else None,
         generator=torch.Generator(),  # not the global one: drawing from it would disturb dropout
     )

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.data import read, split
-from vitrail.data.sample import Label, Labels, Sample
-from vitrail.data.source import Dataset, Source
+from vitrail.data import split
+from vitrail.data.sample import Label, Labels
+from vitrail.data.source import Dataset, EncodedImages, stamp_of
 from vitrail.data.table import LABEL_COLUMNS, find_column
 from vitrail.errors import DataError, SettingError, UnreadableImage
 
@@ -34,7 +34,7 @@ _kept: OrderedDict[tuple[Path, int, str], pa.ChunkedArray] = OrderedDict()
 
 
 @dataclass(frozen=True)
-class ParquetImages(Source):
+class ParquetImages(EncodedImages):
     """Images in Parquet files, read by row group.
 
     Attributes:
@@ -72,9 +72,8 @@ class ParquetImages(Source):
             raise UnreadableImage(self.name(index), "there are no bytes in its row")
         return stored
 
-    def sample(self, index: int) -> Sample:
-        name = self.name(index)
-        return Sample(read.decode(self.encoded(index), name), name, self.labels[index])
+    def stamp(self, index: int) -> str:
+        return stamp_of(self.files[self._place(index)[0]])
 
     def _place(self, index: int) -> tuple[int, int, int, int]:
         """File, row group, the group's first row in the file, row in the group."""

@@ -83,15 +83,18 @@ class Preprocess:
         Equal to resizing the whole image with Pillow and then cropping or pasting it at whole pixels.
         """
         image = with_channels(image, self.channels)
-        source = (image.shape[0], image.shape[1])
-        resized, corner = self._layout(source)
-        geometry = Geometry.place(source, resized, corner, self.size)
+        resized, corner = self._layout(image.shape[:2])
+        geometry = self.geometry(image.shape[:2])
         if max(resized) > LONGEST * max(self.size):
             return warp(image, geometry, self.interpolation, self.fill), geometry
         canvas = to_pillow(np.full((*self.size, self.channels), self.fill, np.uint8))
         whole = to_pillow(image).resize((resized[1], resized[0]), RESAMPLING[self.interpolation])
         canvas.paste(whole, (corner[1], corner[0]))
         return from_pillow(canvas), geometry
+
+    def geometry(self, source: Size) -> Geometry:
+        """How an image of this height and width gets into the result."""
+        return Geometry.place(source, *self._layout(source), self.size)
 
     def _layout(self, source: Size) -> tuple[Size, Size]:
         """The size of the whole image after resizing, and the row and column where its corner goes in the result."""

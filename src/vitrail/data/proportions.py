@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from vitrail.data.geometry import Geometry, Size
-from vitrail.data.loader import as_tensor, prepared, stack
+from vitrail.data.loader import channels_first, prepared, stack
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Sample
 from vitrail.data.source import Source
@@ -125,17 +125,20 @@ class PackedBatches(TorchDataset[tuple[PackedBatch, list[int]]]):
 
     def __getitem__(self, step: int) -> tuple[PackedBatch, list[int]]:
         mine = range(self.rank, len(self.source), self.world)[step * self.batch_size : (step + 1) * self.batch_size]
-        samples, numbers, unreadable = prepared(self.source, mine, self.proportions)
+        samples, numbers, unreadable = prepared(self._sample, mine)
         order = sorted(range(len(samples)), key=lambda place: _size(samples[place]))
         rows = in_rows([samples[place] for place in order], self.proportions.pixels(self.batch_size))
         stacked = [[stack(group, self.classes) for group in _groups(row)] for row in rows]
         labels = [labels for row in stacked for _, labels in row if labels is not None]
         batch = PackedBatch(
-            rows=tuple(tuple(as_tensor(images) for images, _ in row) for row in stacked),
+            rows=tuple(tuple(channels_first(images) for images, _ in row) for row in stacked),
             labels=torch.from_numpy(np.concatenate(labels)) if labels else None,
             unreadable=tuple(unreadable),
         )
         return batch, [numbers[place] for place in order]
+
+    def _sample(self, index: int) -> Sample:
+        return self.proportions.apply(self.source.sample(index))[0]
 
 
 def in_rows(samples: Sequence[Sample], pixels: int) -> list[list[Sample]]:

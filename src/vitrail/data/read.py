@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+ON_ITS_SIDE = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
 
 
 def is_image(file_name: str) -> bool:
@@ -58,10 +61,7 @@ def decode(data: bytes | Path, name: str, max_pixels: int = MAX_PIXELS) -> Image
     """
     try:
         stored = data.read_bytes() if isinstance(data, Path) else data
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata (ImageNet has some): the pixels are sound, and damaged ones raise. Threads
-            # share the filters, which is harmless where only Pillow's are touched.
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+        with without_warnings():
             return _decode(stored, max_pixels)
     except (PIL.Image.DecompressionBombError, _TooLarge) as error:
         raise TooManyPixels(name, _reason(error)) from error
@@ -79,6 +79,26 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise UnreadableImage(str(path), _reason(error)) from error
+
+
+def turn_of(stored: bytes) -> Transpose | None:
+    """How to put an image upright by its metadata; None where it stands so, or nobody knows."""
+    try:
+        with without_warnings(), PIL.Image.open(io.BytesIO(stored), formats=PILLOW_FORMATS) as image:
+            return UPRIGHT.get(_orientation(image))
+    except Exception:  # damaged; whoever decodes it says so
+        return None
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Pillow warns of odd metadata (ImageNet has some): the pixels are sound, and damaged ones raise.
+
+    Threads share the filters, which is harmless where only Pillow's are touched.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def _decode(stored: bytes, max_pixels: int) -> Image:

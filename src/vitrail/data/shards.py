@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.data import read, split
-from vitrail.data.sample import Label, Labels, Sample
-from vitrail.data.source import Dataset, Source
+from vitrail.data.sample import Label, Labels
+from vitrail.data.source import Dataset, EncodedImages, stamp_of
 from vitrail.errors import DataError, UnreadableImage
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -34,7 +34,7 @@ RANGE = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
 
 
 @dataclass(frozen=True)
-class ShardImages(Source):
+class ShardImages(EncodedImages):
     """Images inside tar files.
 
     Attributes:
@@ -71,9 +71,8 @@ class ShardImages(Source):
         """Bytes of the image as stored."""
         return int(self.places[index, 2])
 
-    def sample(self, index: int) -> Sample:
-        name = self.name(index)
-        return Sample(read.decode(self.encoded(index), name), name, self.labels[index])
+    def stamp(self, index: int) -> str:
+        return stamp_of(self.shards[self.places[index, 0]])
 
 
 class Entry(NamedTuple):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from vitrail.data import picture, read
+from vitrail.data.picture import Picture
+from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Label, Labels, Sample
 
 
@@ -35,6 +39,45 @@ class Source(ABC):
     def sample(self, index: int) -> Sample:
         """The decoded image with its targets. Raises :class:`vitrail.errors.UnreadableImage`."""
 
+    def picture(self, index: int) -> Picture:
+        """The same, decoded only as far as it is looked at. Raises :class:`vitrail.errors.UnreadableImage`."""
+        return picture.Decoded(self.sample(index))
+
+    def targets(self, index: int) -> Sample:
+        """The same without the image, which is empty."""
+        return replace(self.sample(index), image=picture.NOTHING)
+
+    def view(self, index: int, preprocess: Preprocess) -> Sample:
+        """The sample as a model sees it. Raises :class:`vitrail.errors.UnreadableImage`."""
+        return preprocess.apply(self.sample(index))[0]
+
+    def stamp(self, index: int) -> str | None:
+        """What changes when the stored image does, without reading it; None where nothing is worth a cache.
+
+        Raises OSError if it is not there.
+        """
+        return None
+
+
+class EncodedImages(Source):
+    """A source whose images are stored as JPEG, PNG …: `name`, `label` and `encoded` say all of it."""
+
+    def sample(self, index: int) -> Sample:
+        name = self.name(index)
+        return Sample(read.decode(self.encoded(index), name), name, self.label(index))
+
+    def picture(self, index: int) -> Picture:
+        return picture.of_bytes(self.encoded(index), self.targets(index))
+
+    def targets(self, index: int) -> Sample:
+        return Sample(picture.NOTHING, self.name(index), self.label(index))
+
+
+def stamp_of(file: str) -> str:
+    """Size and time of last change of a file; raises OSError if it is not there."""
+    status = os.stat(file)  # noqa: PTH116 - several times faster than Path, and called for every image
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
 
 @dataclass(frozen=True)
 class Subset(Source):
@@ -58,6 +101,18 @@ class Subset(Source):
     def sample(self, index: int) -> Sample:
         return self.source.sample(self.indices[index])
 
+    def picture(self, index: int) -> Picture:
+        return self.source.picture(self.indices[index])
+
+    def targets(self, index: int) -> Sample:
+        return self.source.targets(self.indices[index])
+
+    def view(self, index: int, preprocess: Preprocess) -> Sample:
+        return self.source.view(self.indices[index], preprocess)
+
+    def stamp(self, index: int) -> str | None:
+        return self.source.stamp(self.indices[index])
+
 
 @dataclass(frozen=True)
 class Relabelled(Source):
@@ -79,7 +134,23 @@ class Relabelled(Source):
         return self.source.encoded(index)
 
     def sample(self, index: int) -> Sample:
-        sample = self.source.sample(index)
+        return self._relabelled(self.source.sample(index))
+
+    def picture(self, index: int) -> Picture:
+        found = self.source.picture(index)
+        found.sample = self._relabelled(found.sample)
+        return found
+
+    def targets(self, index: int) -> Sample:
+        return self._relabelled(self.source.targets(index))
+
+    def view(self, index: int, preprocess: Preprocess) -> Sample:
+        return self._relabelled(self.source.view(index, preprocess))
+
+    def stamp(self, index: int) -> str | None:
+        return self.source.stamp(index)
+
+    def _relabelled(self, sample: Sample) -> Sample:
         return replace(sample, label=self._renamed(sample.label))
 
     def _renamed(self, label: Label | Labels | None) -> Label | Labels | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
-from vitrail.data.loader import as_tensor
+from vitrail.data.loader import channels_first
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.shapes import Shapes
 
@@ -56,7 +56,7 @@ def pictures(preprocess: Preprocess) -> tuple[str, Tensor]:
     if preprocess.channels in (1, 3):
         scenes = Shapes(SCENES, size=128)
         views = [preprocess.view(scenes.sample(number).image)[0] for number in range(SCENES)]
-        return f"{SCENES} drawn scenes", as_tensor(np.stack(views))
+        return f"{SCENES} drawn scenes", channels_first(torch.from_numpy(np.stack(views)))
     return f"{SCENES} images of random pixels", random_images(preprocess, SCENES)
 
 

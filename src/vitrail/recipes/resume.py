@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vitrail.console import say
+from vitrail.data import jpeg
 from vitrail.errors import RunError, SettingError
 from vitrail.recipes import run
 
 S = TypeVar("S", bound=Any)
 
-FREE = ("resume", "workers", "save_seconds", "json", "device")  # what may be another when a run goes on
+FREE = ("resume", "workers", "cache", "save_seconds", "json", "device")  # what may be another when a run goes on
 
 
 def as_started(settings: S, command: str, with_full_paths: Callable[[S], S]) -> S:
@@ -28,6 +30,11 @@ def as_started(settings: S, command: str, with_full_paths: Callable[[S], S]) -> 
     record = run.read(folder)
     if (started_by := record.get("recipe", "train")) != command:
         raise RunError(f"{folder} was started by `vitrail {started_by}`; go on with `vitrail {started_by} --resume`.")
+    if (decoder := record.get("versions", {}).get("jpeg", jpeg.decoder())) != jpeg.decoder():
+        say(
+            f"JPEGs were decoded by {decoder} and now are by {jpeg.decoder()}: the pixels are the same if both were "
+            "built with the same libjpeg-turbo"
+        )
     try:
         stated = {
             name: tuple(value) if isinstance(value, list) else value for name, value in record["settings"].items()
@@ -47,6 +54,8 @@ def as_started(settings: S, command: str, with_full_paths: Callable[[S], S]) -> 
         )
     free = {name: getattr(given, name) for name in FREE if hasattr(given, name)}
     device = given.device if given.device != "auto" else before.device
+    if hasattr(given, "cache") and given.cache == "none":
+        free["cache"] = before.cache
     again: Any = replace(before, **free | {"device": device, "precision": precision})
     return again
 

@@ -17,6 +17,7 @@ import torch
 
 import vitrail
 from vitrail import atomic
+from vitrail.data import jpeg
 from vitrail.data.source import Dataset
 from vitrail.errors import RunError, UserError
 from vitrail.train import distributed
@@ -139,5 +140,6 @@ def versions() -> dict[str, str]:
         "vitrail": vitrail.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "jpeg": jpeg.decoder(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
