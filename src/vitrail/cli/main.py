@@ -40,6 +40,7 @@ COMMANDS = {
     "models": Command("vitrail.recipes.models", "Models", "list_models", "which models there are"),
     "info": Command("vitrail.recipes.info", "Info", "info", "what a model, a run or a data set is"),
     "bench": Command("vitrail.recipes.bench", "Bench", "bench", "speed, memory, share of this machine's limit"),
+    "cache": Command("vitrail.recipes.cache", "Cache", "cache", "decoded images that --cache keeps: how large, remove"),
     "study": Command("vitrail.recipes.study", "Study", "study", "how data, or masking, matter to a model: many runs"),
     "prove": Command("vitrail.proofs.prove", "Prove", "prove", "show that a system works, against a strong baseline"),
 }

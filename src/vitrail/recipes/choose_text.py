@@ -37,7 +37,7 @@ BATCH_SIZE = 32  # Devlin et al. 2019, section A.3
 # Flags that say nothing to a model of text, and those that say nothing to one of images.
 OF_IMAGES = (
     *("recipe", "teacher", "distill", "image_size", "augment", "flip", "mixup", "cutmix", "format", "image_column"),
-    *("max_unreadable", "share", "workers"),
+    *("max_unreadable", "share", "workers", "cache"),
 )
 OF_TEXT = ("text_column", "pair_column", "length", "tokenizer", "vocabulary")
 

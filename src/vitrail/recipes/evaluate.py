@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from vitrail import atomic
 from vitrail.console import progress, say
+from vitrail.data.cache import cached_source, limit_of
 from vitrail.data.dataset import open_dataset
 from vitrail.data.loader import MAX_UNREADABLE, UnreadableImages, default_workers, load_batches
 from vitrail.data.proportions import PackedBatch, Proportions
@@ -80,6 +81,9 @@ class Evaluate:
     """Most patches of an image with --pack; left out: as many as the model's own image size has."""
     workers: LeftOpen[int] = None
     """Processes that read images; left out: chosen for the machine."""
+    cache: str = "none"
+    """Keep the images as the model sees them for the next time: none; auto, in at most a quarter of the disk's free
+    space; or a size such as 4GiB. `vitrail cache` shows what is kept."""
     max_unreadable: float = MAX_UNREADABLE
     """Share of images that may be unreadable before this stops."""
     merge: int = 0
@@ -97,6 +101,7 @@ class Evaluate:
 def evaluate(settings: Evaluate) -> dict[str, Any]:
     """Measure; draw and write `evaluation.json` in the run's folder, or in ``out``. Returns the figures."""
     check_numbers(settings)
+    limit_of(settings.cache)
     if settings.probe != "none":
         if settings.merge:
             raise SettingError("--probe measures the features of the whole model; leave --merge out.")
@@ -107,6 +112,8 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     if isinstance(task, Objective):
         return evaluate_objective(settings, task)
     if isinstance(task, TextTask):
+        if settings.cache != "none":
+            raise SettingError(f"--cache keeps images, and {settings.run} is a model of text; leave it out.")
         return evaluate_text(settings, task)
     assert isinstance(task, Classifier)
     split, source = held_out(settings, task)
@@ -171,7 +178,8 @@ def held_out(settings: Evaluate, task: Classifier) -> tuple[SplitName | Literal[
     if split is None:
         raise SettingError(f"{dataset.name} has no {settings.split} split; it has {', '.join(dataset.splits)}.")
     only_one = len(dataset.splits) == 1 and settings.data is not None  # and it has no name of its own
-    return "all" if only_one else split, in_classes_of(task, dataset, dataset.splits[split])
+    source = in_classes_of(task, dataset, dataset.splits[split])
+    return "all" if only_one else split, cached_source(source, dataset.name, settings.cache)
 
 
 def training_data(folder: Path) -> Dataset:

@@ -11,6 +11,7 @@ import torch
 
 from vitrail import atomic
 from vitrail.console import progress, say
+from vitrail.data.cache import cached
 from vitrail.data.loader import load_batches
 from vitrail.data.text.corpus import open_corpus
 from vitrail.data.unlabelled import open_images
@@ -55,7 +56,7 @@ def held_out(settings: Evaluate, learner: Objective) -> tuple[str, Any]:
     parts: dict[Any, Any]
     if isinstance(learner, ImageObjective):
         images = open_images(data, settings.format, seed=seed, image_column=settings.image_column, as_given=as_given)
-        parts = dict(images.splits)
+        parts = dict(cached(images, settings.cache).splits)
     else:
         assert isinstance(learner, TextObjective)
         parts = dict(open_corpus(data, seed=seed, as_given=as_given).splits)

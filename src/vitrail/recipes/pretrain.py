@@ -13,6 +13,7 @@ from tyro.conf import Positional
 
 from vitrail import atomic
 from vitrail.console import say
+from vitrail.data.cache import limit_of
 from vitrail.data.loader import MAX_UNREADABLE
 from vitrail.errors import Interrupted, SettingError, UnknownName
 from vitrail.metrics import draw
@@ -104,6 +105,9 @@ class Pretrain:
     """Share of images that may be unreadable before training stops."""
     workers: LeftOpen[int] = None
     """Processes that read images; changes the speed only. Left out: chosen for the machine."""
+    cache: str = "none"
+    """Keep decoded images for the next epoch, and run: none; auto, in at most a quarter of the disk's free space; or a
+    size such as 4GiB. Changes the speed only; `vitrail cache` shows what is kept."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
     precision: Precision = "auto"
@@ -159,6 +163,8 @@ def check(settings: Pretrain) -> None:
         )
     if settings.objective not in OBJECTIVES:
         raise UnknownName("objective", settings.objective, OBJECTIVES)
+    if limit_of(settings.cache) and settings.objective not in IMAGE_OBJECTIVES:
+        raise SettingError(f"--cache keeps images, and {settings.objective} learns from text; leave it out.")
     if settings.epochs is not None and settings.steps is not None:
         raise SettingError("--epochs and --steps both say how long to train; give one of them.")
 

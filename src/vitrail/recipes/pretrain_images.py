@@ -11,6 +11,7 @@ import torch
 
 from vitrail import models
 from vitrail.console import say
+from vitrail.data.cache import cached
 from vitrail.data.loader import UnreadableImages, default_workers, load_batches
 from vitrail.data.rng import torch_seed
 from vitrail.data.sample import Batch
@@ -45,6 +46,7 @@ def prepare(settings: Pretrain) -> Pretraining:
     dataset = open_images(settings.data, settings.format, seed=settings.seed, image_column=settings.image_column)
     for note in dataset.notes:
         say(note)
+    dataset = cached(dataset, settings.cache)
     train = dataset.splits["train"]
     learner = build(settings, typical_side(train), dataset.channels)
     if settings.weights == "none":

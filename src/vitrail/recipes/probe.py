@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from vitrail import atomic
 from vitrail.console import progress, say
+from vitrail.data.cache import cached
 from vitrail.data.dataset import open_dataset
 from vitrail.data.loader import EvaluationBatches, UnreadableImages, default_workers, load_batches
 from vitrail.data.sample import Image
@@ -48,6 +49,7 @@ def probe(settings: Evaluate) -> dict[str, Any]:
     if settings.pack or settings.pack_tokens is not None:
         raise SettingError("--pack measures the model's own classifier; a probe reads images of one size, without it.")
     dataset, split = data_to_probe(settings)
+    dataset = cached(dataset, settings.cache)
     stated = settings.stated if settings.stated.model else replace(settings.stated, config=())
     found = load_pretrained(settings.run, **as_stated(stated))
     wanted = {"channels": dataset.channels, "image_size": settings.stated.image_size}

@@ -13,6 +13,7 @@ from torch.distributed import is_torchelastic_launched
 
 from vitrail.console import say
 from vitrail.data.augment import PRESETS
+from vitrail.data.cache import limit_of
 from vitrail.data.dataset import class_counts, open_dataset
 from vitrail.data.loader import TrainingBatches
 from vitrail.data.mix import Mix
@@ -63,6 +64,7 @@ def check(settings: Train) -> None:
     check_numbers(settings)
     if settings.data is None and settings.resume is None:
         raise SettingError("no data was given: `vitrail train DATA`, or `vitrail train --resume RUN`.")
+    limit_of(settings.cache)
     if settings.recipe is not None:
         preset(settings.recipe)
     if settings.distill != "hard" and settings.teacher is None and settings.resume is None:
