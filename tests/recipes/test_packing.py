@@ -14,7 +14,9 @@ from PIL import Image
 from vitrail import models
 from vitrail.data.preprocess import Preprocess
 from vitrail.errors import SettingError
+from vitrail.export.predictor import Exported
 from vitrail.recipes.evaluate import Evaluate, evaluate
+from vitrail.recipes.packing import packing
 from vitrail.recipes.predict import Predict, predict
 from vitrail.tasks.classification import Classification
 from vitrail.weights.load import load
@@ -141,14 +143,10 @@ def test_a_model_that_cannot_pack_says_which_can(command, album, vitrail, tmp_pa
     assert "cannot be packed for resnet-18; they can for the plain vision transformers: ViT" in said.err
 
 
-def test_an_exported_file_reads_one_size_only(learned, album, vitrail, tmp_path):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    file = tmp_path / "model.onnx"
-    assert vitrail("export", learned, "--to", "onnx", "--out", file).status == 0
-    said = vitrail("predict", file, album, "--pack")
-    assert said.status == 2
-    assert "reads images of one size only; give --pack the run that it was made of" in said.err
+def test_an_exported_file_reads_one_size_only(learned):
+    exported = Exported(load(learned).to_json(), lambda images: images)
+    with pytest.raises(SettingError, match="reads images of one size only; give --pack the run"):
+        packing(Predict("model.onnx", ("a.jpg",), pack=True), exported)
 
 
 def test_numbers_and_flags_that_make_no_sense(learned, album):
