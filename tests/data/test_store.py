@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitrail.data.store import ENTRY, TABLE, Store, contents
+from vitrail.data.store import ENTRY, TABLE, Store, _sum, contents
 
 LIMIT = 2**22
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -195,6 +195,15 @@ def test_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: st.Da
     assert right(store, range(30)) >= 20  # an entry that became a stranger's hides those that it was in the way of
     fill(store, range(30))
     assert right(store, range(30)) == 30
+
+
+@pytest.mark.parametrize("bit", range(64))
+def test_the_sum_sees_any_bit(bit: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, 83, dtype=np.uint8)  # ten words and three bytes
+    for place in (bit // 8, 72 + bit // 8, 80 + bit // 8 % 3):
+        changed = image.copy()
+        changed[place] ^= 1 << bit % 8
+        assert _sum(changed) != _sum(image)
 
 
 def test_pages_that_never_reached_the_disk_are_noticed(tmp_path: Path) -> None:
