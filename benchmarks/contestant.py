@@ -7,6 +7,7 @@ memory so far, as JSON on a line.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -138,6 +139,9 @@ def main() -> None:
     torch.set_num_threads(asked["threads"])
     torch.manual_seed(0)
     libraries = {"vitrail": ours, "timm": timm, "transformers": transformers}
+    importlib.import_module(asked["library"])
+    if asked["library"] == "vitrail":
+        importlib.import_module("vitrail.tasks")
     before = resident("VmRSS")
     with torch.no_grad() if not asked["training"] else torch.enable_grad():
         step = libraries[asked["library"]](

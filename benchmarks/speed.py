@@ -49,27 +49,21 @@ class Race:
 
 
 OURS = (("vitrail", "auto"), ("vitrail", "float32"))
-BY_HAND = (
-    ("timm", "float32"),
-    ("timm", "autocast"),
-    ("timm", "bfloat16"),
-    ("timm", "bfloat16, compiled"),
-)
+BY_HAND = (("timm", "float32"), ("timm", "autocast"), ("timm", "bfloat16"))
 HUGGING_FACE = (("transformers", "float32"), ("transformers", "bfloat16"))
 CONVOLUTIONS = (
     *OURS,
     ("timm", "float32"),
     ("timm", "autocast"),
     ("timm", "bfloat16, channels last"),
-    ("timm", "bfloat16, channels last, compiled"),
 )
 RACES = (
-    Race("inference:vit-b16", "vit-b16", 8, False, OURS + BY_HAND + HUGGING_FACE),
-    Race("inference:vit-s16", "vit-s16", 1, False, OURS + BY_HAND[:3]),
-    Race("inference:swin-t", "swin-t", 8, False, OURS + BY_HAND[:3]),
+    Race("inference:vit-b16", "vit-b16", 8, False, (*OURS, *BY_HAND, ("timm", "bfloat16, compiled"), *HUGGING_FACE)),
+    Race("inference:vit-s16", "vit-s16", 1, False, OURS + BY_HAND),
+    Race("inference:swin-t", "swin-t", 8, False, OURS + BY_HAND),
     Race("inference:resnet-50", "resnet-50", 8, False, CONVOLUTIONS),
-    Race("training:vit-s16", "vit-s16", 16, True, (*OURS, *BY_HAND, ("timm", "bfloat16, fused"), *HUGGING_FACE)),
-    Race("training:resnet-50", "resnet-50", 16, True, CONVOLUTIONS[:-1]),
+    Race("training:vit-s16", "vit-s16", 16, True, (*OURS, *BY_HAND, ("timm", "bfloat16, fused"), *HUGGING_FACE[:1])),
+    Race("training:resnet-50", "resnet-50", 16, True, CONVOLUTIONS),
 )
 
 

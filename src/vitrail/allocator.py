@@ -1,10 +1,11 @@
-"""Memory that a batch has freed is kept for the next one."""
+"""Memory that a batch has freed is kept for the next one; what loading has freed is given back."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from contextlib import suppress
 
 # Of glibc's malloc.h: parameters of mallopt, and what they are set to.
 OPTIONS = {
@@ -29,3 +30,10 @@ def keep_freed_memory() -> bool:
         return False
     answers = [mallopt(option, value) for option, value in OPTIONS.items()]  # each is set, whatever the others say
     return answers == [1] * len(OPTIONS)
+
+
+def give_back_freed_memory() -> None:
+    """Let glibc return what is free now to the system, once, as after weights were converted."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # musl has no malloc_trim
+            ctypes.CDLL("libc.so.6").malloc_trim(0)

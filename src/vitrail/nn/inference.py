@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from vitrail.allocator import give_back_freed_memory
 from vitrail.nn.mlp import Mlp
 from vitrail.nn.packed import PackedLinear, can_pack
 
@@ -26,12 +27,13 @@ def ready(module: Module, dtype: torch.dtype) -> Module:
     module.eval().requires_grad_(False)
     if dtype == torch.float32:
         return module
-    for part in list(module.modules()):
+    for part in [part for part in module.modules() if part._modules]:  # no more: what is replaced is to be freed
         if isinstance(part, nn.Sequential):
             _fold_batch_norms(part)
         for name, layer in list(part.named_children()):
             if type(layer) in (nn.Linear, nn.Conv2d):  # not what computes something else with its weight
                 setattr(part, name, _converted(part, name, layer, dtype))
+    give_back_freed_memory()
     return module
 
 
