@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,11 +22,11 @@ from vitrail.bench.machine import Machine, in_words
 from vitrail.metrics import draw
 
 ROOT = Path(__file__).parent.parent
-# What grows, then (model, images in a batch, pixels of a side) for each step.
-GROWTHS: dict[str, list[tuple[str, int, int]]] = {
-    "batch": [("vit-s16", batch, 224) for batch in (1, 2, 4, 8, 16, 32, 64)],
-    "image": [("vit-s16", 2, size) for size in (224, 384, 512, 768, 1024)],
-    "width": [(f"vit-{name}16", 4, 224) for name in ("ti", "s", "b", "l")],
+# What grows, then (model, images in a batch, pixels of a side, what is measured) for each step.
+GROWTHS: dict[str, list[tuple[str, int, int, Literal["inference", "both"]]]] = {
+    "batch": [("vit-s16", batch, 224, "both") for batch in (1, 4, 16, 64)],
+    "image": [("vit-s16", 1, size, "inference") for size in (224, 384, 512, 768, 1024)],
+    "width": [(f"vit-{name}16", 4, 224, "both") for name in ("ti", "s", "b", "l")],
 }
 TITLES = {"batch": "images in a batch", "image": "pixels of a side", "width": "model"}
 MODES = ("inference", "training")
@@ -35,8 +35,10 @@ MODES = ("inference", "training")
 def measured(seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
     """What grew, and what `vitrail bench` says of each step, in both modes."""
     for what, steps in GROWTHS.items():
-        for model, batch, size in steps:
-            answer = recipe.bench(recipe.Bench((model,), batch_size=batch, image_size=size, seconds=seconds, json=True))
+        for model, batch, size, mode in steps:
+            answer = recipe.bench(
+                recipe.Bench((model,), mode=mode, batch_size=batch, image_size=size, seconds=seconds, json=True)
+            )
             for row in answer["results"]:
                 yield what, row | {"machine": answer["machine"], "precision": answer["precision"]}
 
@@ -108,13 +110,18 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {what: [] for what in GROWTHS}
     for what, row in measured(settings.seconds):
         found[what].append(row)
+        write(found, settings.out)  # as far as it is
+    draw.save(drawn(found), settings.picture)
+
+
+def write(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """The tables, and all figures as JSON."""
     first = found["batch"][0]
     words = in_words(Machine(**first["machine"]))
     head = ["# How cost grows", "", f"{time.strftime('%Y-%m-%d')}; {words}; {first['precision']}.", ""]
-    sections = [line for what, rows in found.items() for line in table(what, rows)]
-    settings.out.write_text("\n".join([*head, "`python benchmarks/growth.py`", "", *sections]))
-    settings.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-    draw.save(drawn(found), settings.picture)
+    sections = [line for what, rows in found.items() if rows for line in table(what, rows)]
+    path.write_text("\n".join([*head, "`python benchmarks/growth.py`", "", *sections]))
+    path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from vitrail.bench.machine import in_words, machine
 RESULTS = Path(__file__).parent / "results"
 FORMATS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 TRAINED: dict[str, dict[str, Any]] = {
-    "mnist": {"model": "vit-micro", "epochs": 1, "batch_size": 128},
-    "cifar10": {"model": "vit-micro", "epochs": 6, "batch_size": 128},
+    "mnist": {"model": "lenet-5", "epochs": 2, "batch_size": 128},
+    "cifar10": {"model": "vit-micro", "epochs": 4, "batch_size": 128},
 }
 
 

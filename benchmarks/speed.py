@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from vitrail.bench.machine import in_words, machine
-from vitrail.bench.peak import products_of, rate_of
 
 import vitrail
+from vitrail.bench.machine import in_words, machine
+from vitrail.bench.peak import products_of, rate_of
 from vitrail.recipes.models import forward_flops
 from vitrail.train.precision import choose_precision
 
