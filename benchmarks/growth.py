@@ -1,6 +1,7 @@
 """How cost grows: time and memory over the batch, the image's size and the model's width, for ViTs on this machine.
 
     python benchmarks/growth.py                  into benchmarks/results/growth.md and .json, docs/images/growth.png
+    python benchmarks/growth.py --only width     measure one of the three anew
 
 Every figure is what `vitrail bench` measures, with random weights and without a flag.
 """
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 import vitrail.recipes.bench as recipe
 from vitrail.bench.machine import Machine, in_words
@@ -32,10 +34,10 @@ TITLES = {"batch": "images in a batch", "image": "pixels of a side", "width": "m
 MODES = ("inference", "training")
 
 
-def measured(seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
+def measured(seconds: float, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """What grew, and what `vitrail bench` says of each step, in both modes."""
-    for what, steps in GROWTHS.items():
-        for model, batch, size, mode in steps:
+    for what in wanted:
+        for model, batch, size, mode in GROWTHS[what]:
             answer = recipe.bench(
                 recipe.Bench((model,), mode=mode, batch_size=batch, image_size=size, seconds=seconds, json=True)
             )
@@ -74,31 +76,35 @@ def drawn(found: dict[str, list[dict[str, Any]]]) -> Figure:
             speeds = [row["images_per_second"]["median"] for row in of_mode]
             axes[0, column].plot(places, speeds, marker="o", label=mode)
             axes[1, column].plot(places, [(row["peak_memory_bytes"] or 0) / 1e6 for row in of_mode], marker="o")
-            if what == "width" and mode == MODES[0]:
-                for x, y, row in zip(places, speeds, of_mode, strict=True):
-                    axes[0, column].annotate(row["model"], (x, y), (4, 4), textcoords="offset points", fontsize=8)
-        label(axes[:, column], what, [place(what, row) for row in rows])
+        label(axes[:, column], what, {place(what, row): tick(what, row) for row in rows})
     axes[0, 0].set_ylabel("images a second")
     axes[1, 0].set_ylabel("peak memory, MB")
     axes[0, 0].legend(frameon=False)
     return figure
 
 
-def label(axes: Any, what: str, places: list[float]) -> None:
+def tick(what: str, row: dict[str, Any]) -> str:
+    """What stands below a figure."""
+    named = row["model"].removeprefix("vit-").removesuffix("16").capitalize()
+    return named if what == "width" else f"{place(what, row):.0f}"
+
+
+def label(axes: Any, what: str, ticks: dict[float, str]) -> None:
     """Logarithmic axes, on which a straight line is a power, with the steps themselves as ticks."""
-    titles = {
-        "batch": "ViT-S/16, images in a batch",
-        "image": "ViT-S/16, pixels of a side",
-        "width": "million parameters",
-    }
+    titles = {"batch": "images in a batch (ViT-S/16)", "image": "pixels of a side (ViT-S/16, 1 image)"}
     each: Axes
     for each in axes:
         each.set_xscale("log")
         each.set_yscale("log")
         each.grid(alpha=0.3)
-        each.set_xticks(sorted(set(places)), [f"{value:.3g}" for value in sorted(set(places))])
-        each.minorticks_off()
-    axes[1].set_xlabel(titles[what])
+        each.set_xticks(list(ticks), list(ticks.values()))
+        each.xaxis.set_minor_locator(NullLocator())
+        each.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        each.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        each.yaxis.set_minor_locator(NullLocator())
+        low, high = each.get_ylim()
+        each.set_ylim(low / 1.2, high * 1.2)
+    axes[1].set_xlabel(titles.get(what, "ViT of patches of 16 pixels (4 images)"))
 
 
 def main() -> None:
@@ -106,9 +112,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="for each figure; slow ones are repeated five times")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "growth.md")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "growth.png")
+    parser.add_argument("--only", nargs="*", choices=list(GROWTHS), default=list(GROWTHS))
     settings = parser.parse_args()
-    found: dict[str, list[dict[str, Any]]] = {what: [] for what in GROWTHS}
-    for what, row in measured(settings.seconds):
+    before = settings.out.with_suffix(".json")
+    found: dict[str, list[dict[str, Any]]] = json.loads(before.read_text()) if before.is_file() else {}
+    found = {what: [] if what in settings.only else found.get(what, []) for what in GROWTHS}
+    for what, row in measured(settings.seconds, settings.only):
         found[what].append(row)
         write(found, settings.out)  # as far as it is
     draw.save(drawn(found), settings.picture)
@@ -116,7 +125,7 @@ def main() -> None:
 
 def write(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """The tables, and all figures as JSON."""
-    first = found["batch"][0]
+    first = next(row for rows in found.values() for row in rows)
     words = in_words(Machine(**first["machine"]))
     head = ["# How cost grows", "", f"{time.strftime('%Y-%m-%d')}; {words}; {first['precision']}.", ""]
     sections = [line for what, rows in found.items() if rows for line in table(what, rows)]
