@@ -60,11 +60,10 @@ def table(rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> Iterator[st
         yield f"{start} | {exact:.2f} | {rounded:.2f} | {rounded - exact:+.2f} |"
     yield ""
     for name in dict.fromkeys(row["data"] for row in rows):
-        by_format = {
-            form: mean(row["measured"][form] for row in rows if (row["data"], row["trained"]) == (name, form))
-            for form in FORMATS
-        }
-        exact, rounded = by_format.values()
+        of_name = [row for row in rows if row["data"] == name]
+        if {row["trained"] for row in of_name} < set(FORMATS):
+            continue
+        exact, rounded = (mean(row["measured"][f] for row in of_name if row["trained"] == f) for f in FORMATS)
         yield f"{name}: all in float32 {exact:.2f} %, all in bfloat16 {rounded:.2f} % ({rounded - exact:+.2f}), means."
         yield ""
     if runs:
@@ -84,13 +83,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "precision.md")
     settings = parser.parse_args()
     given = {name: getattr(settings, name) for name in TRAINED if getattr(settings, name)}
-    rows = [row for name, data in given.items() for row in trained_in_both(name, data, settings.seeds)]
     runs = [{"run": Path(run).name, "measured": accuracies(run, data)} for run, data in settings.run]
+    rows: list[dict[str, Any]] = []
+    write(rows, runs, settings.out)
+    for name, data in given.items():
+        for row in trained_in_both(name, data, settings.seeds):
+            rows.append(row)
+            write(rows, runs, settings.out)  # as far as it is
+
+
+def write(rows: list[dict[str, Any]], runs: list[dict[str, Any]], path: Path) -> None:
+    """The tables, and all figures as JSON."""
     found, date = machine(), time.strftime("%Y-%m-%d")
     head = ["# What bfloat16 costs in accuracy", "", f"{date}; {in_words(found)}.", ""]
-    settings.out.write_text("\n".join([*head, *table(rows, runs), ""]))
+    path.write_text("\n".join([*head, *table(rows, runs), ""]))
     results = {"date": date, "machine": asdict(found), "trainings": TRAINED, "rows": rows, "runs": runs}
-    settings.out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

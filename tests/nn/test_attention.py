@@ -59,17 +59,24 @@ def test_attend_by_loops():
     torch.testing.assert_close(attend(q, k, v).double(), expected, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("tokens", "trained", "fused"), [(7, True, False), (7, False, True), (8, True, True)])
+@pytest.mark.parametrize(
+    ("tokens", "trained", "fused"),
+    [(7, True, False), (8, True, True), (8, False, False), (15, False, False), (16, False, True)],
+)
 def test_the_fused_kernel_is_left_to_inference_and_long_sequences(monkeypatch, tokens, trained, fused):
     calls = []
     kernel = module.F.scaled_dot_product_attention
     monkeypatch.setattr(module, "PRODUCTS_IN_TRAINING", 8)
+    monkeypatch.setattr(module, "PRODUCTS", 16)
     monkeypatch.setattr(
         module.F, "scaled_dot_product_attention", lambda *args, **options: calls.append(1) or kernel(*args, **options)
     )
-    q, k, v = torch.randn(3, 2, HEADS, tokens, 8)
+    q, k, v = torch.randn(3, 2, HEADS, tokens, 8, dtype=torch.bfloat16)
     attend(q.requires_grad_(trained), k, v)
     assert bool(calls) == fused
+    calls.clear()
+    attend(*(x.float() for x in (q, k, v)))
+    assert calls
 
 
 @pytest.mark.parametrize("at_once", [1, 40, 200, 10**6])
@@ -87,9 +94,9 @@ def test_attention_in_parts_is_the_fused_kernels(monkeypatch, at_once, causal, m
     torch.testing.assert_close(attend(q, k, v, mask=mask, causal=causal).float(), expected, atol=0.03, rtol=0.02)
 
 
-@pytest.mark.parametrize("threshold", [0, 1000])
-def test_both_ways_are_pytorchs_multihead_attention_with_its_gradients(monkeypatch, threshold):
-    monkeypatch.setattr(module, "PRODUCTS_IN_TRAINING", threshold)
+@pytest.mark.parametrize("products", [False, True])
+def test_both_ways_are_pytorchs_multihead_attention_with_its_gradients(monkeypatch, products):
+    monkeypatch.setattr(module, "_products_are_faster", lambda *_: products)
     ours, theirs = ours_and_pytorchs()
     x = torch.randn(2, 17, WIDTH, requires_grad=True)
     y, expected = ours(x), theirs(x, x, x, need_weights=False)[0]

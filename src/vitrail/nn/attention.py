@@ -14,9 +14,10 @@ from vitrail.nn.reach import Full
 from vitrail.nn.rope import Rotation, rotate
 from vitrail.nn.segments import Segments, pack
 
-# Below so many keys two matrix products and a softmax beat PyTorch's fused kernel on a CPU: in training, for its
-# backward pass is slow, and in bfloat16. Fixed, not measured on the spot: another kernel would change the last bits.
-PRODUCTS_IN_TRAINING, PRODUCTS_IN_BFLOAT16 = 512, 1536
+# Below so many keys two matrix products and a softmax beat PyTorch's fused kernel in bfloat16 on a CPU; in training by
+# far, where the bound is for the memory that they take (benchmarks/attention.py). Fixed, not measured on the spot:
+# another kernel would change the last bits.
+PRODUCTS, PRODUCTS_IN_TRAINING = 3072, 1024
 AT_ONCE = 2**21  # products of a query and a key, as many as stay in a processor's cache
 
 
@@ -38,7 +39,7 @@ def attend(
         causal: the last query sees every key, each before it one key fewer.
         scale: 1 / √d where None.
     """
-    if _products_are_faster(q, k, v):
+    if _products_are_faster(q, k, v, mask):
         return _attend_by_products(q, k, v, mask=mask, causal=causal, scale=scale)
     if causal and (mask is not None or q.shape[-2] != k.shape[-2]):  # the fused kernels take one of both, and a square
         mask, causal = _with_causality(mask, q, k), False
@@ -55,12 +56,12 @@ def attend_within(q: Tensor, k: Tensor, v: Tensor, segments: Segments, *, scale:
     return pack(mixed)[0].transpose(1, 2)
 
 
-def _products_are_faster(q: Tensor, k: Tensor, v: Tensor) -> bool:
+def _products_are_faster(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
     if q.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    if q.requires_grad:
-        return k.shape[-2] < PRODUCTS_IN_TRAINING
-    return v.dtype == torch.bfloat16 and k.shape[-2] < PRODUCTS_IN_BFLOAT16
+    if mask is not None and mask.requires_grad:  # of which the fused kernel has no gradient
+        return True
+    return v.dtype == torch.bfloat16 and k.shape[-2] < (PRODUCTS_IN_TRAINING if q.requires_grad else PRODUCTS)
 
 
 def _attend_by_products(
