@@ -82,7 +82,7 @@ def main() -> None:
     ]
     found, date = machine(), time.strftime("%Y-%m-%d")
     head = ["# Two products against the fused kernel", "", f"{date}; {in_words(found)}.", ""]
-    head += [f"`python benchmarks/attention.py`; {HEADS} heads of {WIDTH}.", ""]
+    head += [f"`python benchmarks/attention.py --seconds {settings.seconds:g}`; {HEADS} heads of {WIDTH}.", ""]
     settings.out.write_text("\n".join([*head, *table(rows), ""]))
     results = {"date": date, "machine": asdict(found), "rows": rows}
     settings.out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")

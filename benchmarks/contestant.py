@@ -34,37 +34,24 @@ TIMM = {
 
 def ours(model: str, way: str, batch: int, size: int, training: bool) -> Step:
     """As `vitrail evaluate` and `vitrail train` compute: from uint8 images, in the precision that suits the machine."""
-    import vitrail
     from vitrail.allocator import keep_freed_memory
-    from vitrail.data.preprocess import Preprocess
-    from vitrail.data.sample import Batch
-    from vitrail.nn.inference import ready
-    from vitrail.tasks import Classification
+    from vitrail.recipes.bench_model import answering, opened, random_batch
     from vitrail.train.optim import build_optimizer
     from vitrail.train.precision import choose_precision, products_in
 
     keep_freed_memory()
     cpu = torch.device("cpu")
     dtype = choose_precision(cpu, way)  # type: ignore[arg-type]
-    names = [str(number) for number in range(CLASSES)]
-    preprocess = Preprocess(size=(size, size), channels=3)
-    task = Classification(model, vitrail.create(model, image_size=size), names, preprocess)
-    images = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    task: Any = opened(model, size)
+    noise = random_batch(task, batch)
     if not training:
-        ready(task, dtype)
-
-        def answer() -> object:
-            with torch.inference_mode(), products_in(dtype, cpu):
-                return task(images)
-
-        return answer
-    labels = torch.nn.functional.one_hot(torch.randint(0, CLASSES, (batch,)), CLASSES).float()
+        answer = answering(task, cpu, dtype)
+        return lambda: answer(noise.images)
     optimizer = build_optimizer(task.train(), "adamw", 1e-4, 0.05)
-    learned = Batch(images, tuple(map(str, range(batch))), labels)
 
     def learn() -> object:
         with products_in(dtype, cpu):
-            loss = task.loss(learned)["loss"]
+            loss = task.loss(noise)["loss"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         optimizer.step()
@@ -141,7 +128,7 @@ def main() -> None:
     libraries = {"vitrail": ours, "timm": timm, "transformers": transformers}
     importlib.import_module(asked["library"])
     if asked["library"] == "vitrail":
-        importlib.import_module("vitrail.tasks")
+        importlib.import_module("vitrail.recipes.bench_model")
     before = resident("VmRSS")
     with torch.no_grad() if not asked["training"] else torch.enable_grad():
         step = libraries[asked["library"]](

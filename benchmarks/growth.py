@@ -119,17 +119,17 @@ def main() -> None:
     found = {what: [] if what in settings.only else found.get(what, []) for what in GROWTHS}
     for what, row in measured(settings.seconds, settings.only):
         found[what].append(row)
-        write(found, settings.out)  # as far as it is
+        write(found, settings.out, settings.seconds)  # as far as it is
     draw.save(drawn(found), settings.picture)
 
 
-def write(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+def write(found: dict[str, list[dict[str, Any]]], path: Path, seconds: float) -> None:
     """The tables, and all figures as JSON."""
     first = next(row for rows in found.values() for row in rows)
     words = in_words(Machine(**first["machine"]))
     head = ["# How cost grows", "", f"{time.strftime('%Y-%m-%d')}; {words}; {first['precision']}.", ""]
     sections = [line for what, rows in found.items() if rows for line in table(what, rows)]
-    path.write_text("\n".join([*head, "`python benchmarks/growth.py`", "", *sections]))
+    path.write_text("\n".join([*head, f"`python benchmarks/growth.py --seconds {seconds:g}`", "", *sections]))
     path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from vitrail import models
+from vitrail.bench.machine import in_words, machine
+from vitrail.bench.timing import in_turns
 from vitrail.console import say
-from vitrail.data.preprocess import Preprocess
 from vitrail.nn.inference import ready
+from vitrail.recipes.bench_model import opened, random_batch
 from vitrail.recipes.evaluate import Evaluate, evaluate
 from vitrail.recipes.opened import open_task
 from vitrail.recipes.settings import UNSTATED
@@ -34,7 +33,6 @@ from vitrail.tasks import Classification
 from vitrail.train.precision import choose_device, choose_precision, products_in
 
 ROOT = Path(__file__).parent.parent
-CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -74,20 +72,13 @@ def main() -> None:
     settings.pairs = sorted({0, *settings.pairs})
     rows: list[Row] = []
     for name in settings.models:
-        rows += told(timed(untrained(name), settings))
+        torch.manual_seed(0)
+        task = opened(name, None)
+        assert isinstance(task, Classification)
+        rows += told(timed(task.eval(), settings))
     if settings.run is not None:
         rows += told(measured(settings))
     write(settings, rows)
-
-
-def untrained(name: str) -> Classification:
-    """A published shape with random weights."""
-    torch.manual_seed(0)
-    backbone = models.create(name)
-    channels = backbone.config.channels
-    preprocess = Preprocess(tuple(backbone.config.image_size), channels=channels, mean=(0.5,) * channels,
-                            std=(0.5,) * channels)  # fmt: skip
-    return Classification(name, backbone, [f"class {number}" for number in range(CLASSES)], preprocess).eval()
 
 
 def measured(settings: argparse.Namespace) -> list[Row]:
@@ -109,34 +100,25 @@ def timed(task: Classification, settings: argparse.Namespace) -> list[Row]:
     """Images a second of the model with each number of pairs, in turn."""
     device = choose_device(settings.device)
     dtype = choose_precision(device, settings.precision)
-    shape = (settings.batch_size, task.preprocess.channels, *task.preprocess.size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
+    images = random_batch(task, settings.batch_size).images.to(device)
     task = ready(task.to(device), dtype)
-    seconds: dict[int, list[float]] = {pairs: [] for pairs in settings.pairs}
     with torch.inference_mode(), products_in(dtype, device):
         tokens = {pairs: tokens_of(task, images[:1], pairs) for pairs in settings.pairs}
-        for number in range(settings.rounds + 1):  # the first is not measured
-            for pairs in settings.pairs:
-                task.backbone.merge = pairs
-                took = seconds_of(task, images)
-                seconds[pairs] += [took] if number else []
-    return [
-        Row(
-            task.model,
-            pairs,
-            tokens[pairs],
-            round(settings.batch_size / statistics.median(each), 1),
-            round(statistics.median(whole / took for whole, took in zip(seconds[0], each, strict=True)), 3),
-        )
-        for pairs, each in seconds.items()
-    ]
+        works = {str(pairs): partial(merged, task, images, pairs) for pairs in settings.pairs}
+        seconds = in_turns(works, 0, device, least=settings.rounds)
+    rows = []
+    for pairs in settings.pairs:
+        of_pairs = seconds[str(pairs)]
+        speed_up = statistics.median(whole / took for whole, took in zip(seconds["0"], of_pairs, strict=True))
+        speed = settings.batch_size / statistics.median(of_pairs)
+        rows.append(Row(task.model, pairs, tokens[pairs], round(speed, 1), round(speed_up, 3)))
+    return rows
 
 
-def seconds_of(task: Classification, images: torch.Tensor) -> float:
-    """How long a batch takes."""
-    began = time.perf_counter()
-    task(images).sum().item()  # which waits for a GPU
-    return time.perf_counter() - began
+def merged(task: Classification, images: torch.Tensor, pairs: int) -> torch.Tensor:
+    """The logits with so many pairs merged in each block."""
+    task.backbone.merge = pairs
+    return task(images)
 
 
 def tokens_of(task: Classification, images: torch.Tensor, pairs: int) -> tuple[int, int]:
@@ -156,13 +138,8 @@ def write(settings: argparse.Namespace, rows: Sequence[Row]) -> None:
     """The table, and the same as JSON."""
     device = choose_device(settings.device)
     precision = str(choose_precision(device, settings.precision)).removeprefix("torch.")
-    machine = (
-        f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{torch.get_num_threads()} threads'}, "
-        f"PyTorch {torch.__version__}, {platform.system()} {platform.machine()}, {date.today().isoformat()}"
-    )
-    about = (
-        f"Batches of {settings.batch_size} in {precision} on {device}, medians of {settings.rounds} rounds; {machine}."
-    )
+    found = machine(device)
+    about = f"Batches of {settings.batch_size} in {precision} on {device}, medians of {settings.rounds} rounds."
     lines = ["| model | pairs a block | tokens | images/s | speed-up | accuracy | lost |",
              "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for row in rows:
@@ -171,9 +148,15 @@ def write(settings: argparse.Namespace, rows: Sequence[Row]) -> None:
         cells = (row.model, row.pairs, tokens, f"{row.images_per_second:,.1f}", f"{row.speed_up:.2f}", *accuracy)
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    settings.out.write_text(f"{about}\n\n" + "\n".join(lines) + "\n")
-    record = {"batch_size": settings.batch_size, "precision": precision, "device": str(device), "machine": machine,
-              "run": settings.run and Path(settings.run).name, "rows": [asdict(row) for row in rows]}  # fmt: skip
+    settings.out.write_text(f"{about} {in_words(found)}.\n\n" + "\n".join(lines) + "\n")
+    record = {
+        "batch_size": settings.batch_size,
+        "precision": precision,
+        "device": str(device),
+        "machine": asdict(found),
+        "run": settings.run and Path(settings.run).name,
+        "rows": [asdict(row) for row in rows],
+    }
     settings.out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     print(settings.out.read_text())
 

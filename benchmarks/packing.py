@@ -29,15 +29,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vitrail import models
 from vitrail.bench.machine import in_words, machine
 from vitrail.bench.timing import in_turns, spread
 from vitrail.data.loader import UnreadableImages
-from vitrail.data.preprocess import RESIZES, Preprocess
+from vitrail.data.preprocess import RESIZES
 from vitrail.data.proportions import Proportions
 from vitrail.data.read import is_image
 from vitrail.nn.inference import ready
 from vitrail.nn.patch_transformer import PatchTransformer
+from vitrail.recipes.bench_model import opened
 from vitrail.recipes.evaluate import Evaluate, held_out, measure
 from vitrail.recipes.opened import open_task
 from vitrail.recipes.packing import RESAMPLING
@@ -45,7 +45,6 @@ from vitrail.tasks import Classification
 from vitrail.train.precision import choose_device, choose_precision, products_in
 
 ROOT = Path(__file__).parent.parent
-CLASSES = 1000
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of logits, as a share of the largest
 
 # Height and width of 32 pictures as websites have them: thumbnails, pictures in a text, photographs.
@@ -116,12 +115,11 @@ def sizes_in(folder: Path) -> list[tuple[int, int]]:
 def random_task(model: str) -> Classification:
     """A classifier with random weights, which none of the ways cares about."""
     torch.manual_seed(0)
-    backbone = models.create(model)
-    if not isinstance(backbone, PatchTransformer):
+    task = opened(model, None)
+    if not isinstance(task, Classification) or not isinstance(task.backbone, PatchTransformer):
         raise SystemExit(f"{model} packs no images; take a ViT, DeiT, DINOv3 or RoPE-ViT")
-    backbone.resampling = RESAMPLING
-    classes = [str(number) for number in range(CLASSES)]
-    return Classification(model, backbone, classes, Preprocess(backbone.config.image_size)).eval()
+    task.backbone.resampling = RESAMPLING
+    return task.eval()
 
 
 def speeds_of(

@@ -26,10 +26,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import vitrail
 from vitrail.bench.machine import in_words, machine
-from vitrail.bench.peak import products_of, rate_of
-from vitrail.recipes.models import forward_flops
+from vitrail.bench.peak import rate_of
+from vitrail.recipes.bench_model import Case, Mode, cost_of
 from vitrail.train.precision import choose_precision
 
 HERE = Path(__file__).parent
@@ -131,12 +130,11 @@ def run(race: Race, python: dict[str, str], rounds: int, seconds: float, threads
 
 def limit(race: Race) -> tuple[float, float]:
     """Operations a second of the model's own matrix products by themselves; and operations an image takes."""
-    with torch.device("meta"):
-        model = vitrail.create(race.model, image_size=race.size)
-        images = torch.empty(race.batch, 3, race.size, race.size)
-        products = products_of(model, lambda: model(images), training=race.training)
-    rate = rate_of(products, choose_precision(CPU), CPU, seconds=4.0)
-    return rate, forward_flops(race.model, image_size=(race.size, race.size)) * (3 if race.training else 1)
+    dtype = choose_precision(CPU)
+    mode: Mode = "training" if race.training else "inference"
+    cost = cost_of(Case(race.model, mode, race.batch, race.size, CPU, dtype, seconds=0, threads=0))
+    assert cost.flops is not None
+    return rate_of(cost.products, dtype, CPU, seconds=4.0), cost.flops / race.batch
 
 
 def table(found: dict[str, Any]) -> Iterator[str]:
@@ -194,7 +192,8 @@ def main() -> None:
             "The peers: " + ", ".join(f"{name} {version}" for name, version in results["peers"].items()) + ".",
             "",
         ]
-    lines += [f"`python benchmarks/speed.py --peers PYTHON`; medians of {settings.rounds} rounds, in turns.", ""]
+    rounds = f"{settings.rounds} rounds of {settings.seconds:g} s"
+    lines += [f"`python benchmarks/speed.py --peers PYTHON`; medians of {rounds}, in turns.", ""]
     for race in RACES:
         if not settings.only or race.name in settings.only:
             results["races"].append(run(race, python, settings.rounds, settings.seconds, settings.threads))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,16 +23,12 @@ from vitrail.data.shapes import Shapes
 from vitrail.data.source import Dataset, Relabelled, Source, Subset
 from vitrail.errors import SettingError, UnreadableImage
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    pytest.mark.usefixtures("own_cache"),
+]
 
 PREPROCESS = Preprocess((32, 32), interpolation="bilinear")
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
-    yield
-    cache._open.clear()
 
 
 @pytest.fixture

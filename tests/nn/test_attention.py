@@ -63,7 +63,7 @@ def test_attend_by_loops():
     ("tokens", "trained", "fused"),
     [(7, True, False), (8, True, True), (8, False, False), (15, False, False), (16, False, True)],
 )
-def test_the_fused_kernel_is_left_to_inference_and_long_sequences(monkeypatch, tokens, trained, fused):
+def test_the_fused_kernel_is_left_to_float32_and_long_sequences(monkeypatch, tokens, trained, fused):
     calls = []
     kernel = module.F.scaled_dot_product_attention
     monkeypatch.setattr(module, "PRODUCTS_IN_TRAINING", 8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import PIL.Image
@@ -17,15 +16,11 @@ from vitrail.recipes.evaluate import Evaluate, evaluate
 from vitrail.recipes.pretrain import Pretrain, pretrain
 from vitrail.recipes.train import Train, train
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    pytest.mark.usefixtures("own_cache"),
+]
 QUICK = {"model": "vit-nano", "weights": "none", "image_size": 16, "epochs": 1, "precision": "float32", "workers": 0}
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
-    yield
-    kept._open.clear()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ROWS = 16  # below, the library has other kernels, which sum in another order
+ROWS = 16  # below, the libraries have other kernels, which sum in another order
 
 
 class PackedLinear(nn.Module):
@@ -33,14 +33,17 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.shape[:-1].numel()
         flat = x.reshape(rows, self.inputs).to(torch.bfloat16)
-        if rows < ROWS:
-            flat = F.pad(flat, (0, 0, 0, ROWS - rows))
         name, kind = self.activation
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(flat, self.weight, self.bias, name, [], kind)
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(filled_up(flat), self.weight, self.bias, name, [], kind)
         return y[:rows].view(*x.shape[:-1], self.outputs)
 
     def extra_repr(self) -> str:
         return f"{self.inputs}, {self.outputs}, activation={self.activation[0]}"
+
+
+def filled_up(rows: Tensor) -> Tensor:
+    """``(n, inputs)`` with rows of zeros behind them if there are fewer than `ROWS`."""
+    return rows if len(rows) >= ROWS else F.pad(rows, (0, 0, 0, ROWS - len(rows)))
 
 
 @cache

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from vitrail.nn.packed import ROWS, filled_up
 from vitrail.train.precision import products_in
 
 ON_CPU, ELSEWHERE = 4, 32  # images
-ROWS = 16  # of a product
 
 Compute = Callable[[Tensor], Tensor]  # (B, C, H, W) uint8 to (B, K)
 
@@ -68,7 +68,7 @@ class FullProducts(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.linear and args and (rows := args[0].shape[:-1].numel()) < ROWS:
             x, *others = args
-            y = func(F.pad(x.reshape(rows, -1), (0, 0, 0, ROWS - rows)), *others, **(kwargs or {}))
+            y = func(filled_up(x.reshape(rows, -1)), *others, **(kwargs or {}))
             return y[:rows].reshape(*x.shape[:-1], -1)
         return func(*args, **(kwargs or {}))
 
