@@ -158,6 +158,8 @@ def test_numbers_and_flags_that_make_no_sense(learned, album):
             predict(Predict(str(learned), (str(album),), **settings, **FIXED))
     with pytest.raises(SettingError, match="a probe reads images of one size"):
         evaluate(Evaluate(str(learned), str(album), pack=True, probe="knn", **FIXED))
+    with pytest.raises(SettingError, match="--cache keeps images of one size"):
+        evaluate(Evaluate(str(learned), str(album), pack=True, cache="auto", **FIXED))
 
 
 def test_an_objective_has_no_classes_to_say(album, tmp_path, vitrail):

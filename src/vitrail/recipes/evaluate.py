@@ -102,6 +102,8 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     """Measure; draw and write `evaluation.json` in the run's folder, or in ``out``. Returns the figures."""
     check_numbers(settings)
     limit_of(settings.cache)
+    if settings.pack and settings.cache != "none":
+        raise SettingError("--cache keeps images of one size, which --pack does not make; leave one of them out.")
     if settings.probe != "none":
         if settings.merge:
             raise SettingError("--probe measures the features of the whole model; leave --merge out.")
