@@ -1,0 +1,79 @@
+"""What features that were learned without labels know of the classes: a linear classifier on them, frozen."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from vitrail.console import say
+from vitrail.data.dataset import open_dataset
+from vitrail.data.loader import EvaluationBatches
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.source import Dataset, SplitName
+from vitrail.errors import SettingError
+from vitrail.metrics.probe import linear_probe
+from vitrail.objectives import ImageObjective
+from vitrail.proofs.data import cifar10
+from vitrail.proofs.proof import Proof
+from vitrail.recipes.evaluate import Evaluate, evaluate
+from vitrail.recipes.pretrain import Pretrain, pretrain
+from vitrail.recipes.pretrain_images import build
+from vitrail.recipes.probe import Known
+from vitrail.weights.save import save_description, save_weights
+
+MORE = 0.05  # what the probe must be better by than the baseline
+
+
+def learn_and_probe(name: str, data: Path | None, settings: Pretrain) -> Proof:
+    """Accuracy on CIFAR-10's test images of a linear classifier on what ``settings`` learn.
+
+    The baseline is the better one of the same on the network before it learned, and on the pixels that it sees.
+    """
+    proof = Proof(name, "accuracy of a linear probe", measured=None, baseline=None, bar=1.0)
+    try:
+        settings = replace(settings, data=str(cifar10(data)))
+    except SettingError as error:
+        return replace(proof, reason=str(error))
+    began = time.perf_counter()
+    pretrain(settings)
+    measured, random, pixels = probed(settings)
+    say(f"{name}: linear probe {measured:.2%}, of random weights {random:.2%}, of pixels {pixels:.2%}")
+    baseline, seconds = max(random, pixels), round(time.perf_counter() - began, 1)
+    return replace(proof, measured=measured, baseline=baseline, bar=baseline + MORE, seconds=seconds)
+
+
+def probed(settings: Pretrain) -> tuple[float, float, float]:
+    """Accuracy of a linear probe on the features of the run, of the same network with random weights, and on pixels."""
+    assert settings.out is not None
+    dataset = open_dataset(str(settings.data), seed=settings.seed)
+    learner = build(settings, 32, 3).fitted_to(dataset.splits["train"], settings.seed)
+    untrained = settings.out / "untrained"
+    save_description(learner, untrained)
+    save_weights(learner.state_dict(), untrained)
+    return linear(settings.out, settings), linear(untrained, settings), of_pixels(dataset, learner)
+
+
+def linear(run: Path, settings: Pretrain) -> float:
+    """The test accuracy of a linear probe on the features of a run."""
+    figures = evaluate(Evaluate(str(run), settings.data, probe="linear", workers=settings.workers, json=True))
+    return float(figures["top1"])
+
+
+def of_pixels(dataset: Dataset, learner: ImageObjective) -> float:
+    """The test accuracy of a linear probe on images as the learner sees them."""
+    train, validation, test = (pixels(dataset, split, learner.preprocess) for split in ("train", "validation", "test"))
+    weight, bias = linear_probe(*train[:2], validation[:2], len(dataset.classes))
+    right = (test.features @ weight.T + bias).argmax(dim=1) == test.labels
+    return right.double().mean().item()
+
+
+def pixels(dataset: Dataset, split: SplitName, preprocess: Preprocess) -> Known:
+    """A split's images as rows of values in 0 … 1."""
+    batches = EvaluationBatches(dataset.splits[split], len(dataset.classes), preprocess, 100)
+    samples, numbers = zip(*(batches[number] for number in range(len(batches))), strict=True)
+    features = torch.cat([batch.images.flatten(1) for batch in samples]).float() / 255
+    labels = torch.cat([batch.labels.argmax(dim=1) for batch in samples])
+    return Known(features, labels, [number for some in numbers for number in some])
