@@ -1,6 +1,6 @@
-"""iGPT knows what colour comes next, and how a picture goes on: CIFAR-10 at 16 pixels, 64 colours.
+"""iGPT knows what colour comes next, how a picture goes on, and what it shows: CIFAR-10 at 16 pixels, 64 colours.
 
-One small network, trained once, is measured in two ways; the second proof trains it where the first has not.
+One small network, trained once, is measured in three ways; a later proof trains it where the first has not.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from vitrail.errors import SettingError
 from vitrail.nn.sampling import sample
 from vitrail.objectives.pixels import NextPixel
 from vitrail.proofs.data import cifar10
+from vitrail.proofs.probed import MORE, probed
 from vitrail.proofs.proof import Proof
 from vitrail.recipes.evaluate import Evaluate, evaluate
 from vitrail.recipes.pretrain import Pretrain, pretrain
@@ -46,6 +47,16 @@ def prove_completion(data: Path | None, out: Path, seed: int = 0) -> Proof:
     """
     proof = Proof("igpt-completion", "squared error of lower halves", None, None, bar=0.06, better="lower")
     return _measured(proof, data, out, seed, completed)
+
+
+def prove_probe(data: Path | None, out: Path, seed: int = 0) -> Proof:
+    """Accuracy of a linear classifier on the features of the middle layer, and on the pixels that the network sees."""
+
+    def compare(learner: NextPixel, data: str, run: Path) -> tuple[float, float]:
+        return probed(small_igpt(data, run, seed))
+
+    proof = _measured(Proof("igpt-probe", "accuracy of a linear probe", None, None, bar=1.0), data, out, seed, compare)
+    return proof if proof.baseline is None else replace(proof, bar=proof.baseline + MORE)
 
 
 def _measured(
@@ -77,9 +88,9 @@ def small_igpt(data: str, out: Path, seed: int) -> Pretrain:
         out,
         overwrite=True,
         model="igpt-nano",
-        steps=600,
+        steps=3200,
         batch_size=16,
-        learning_rate=3e-3,
+        learning_rate=2e-3,
         seed=seed,
     )
 

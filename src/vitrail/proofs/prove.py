@@ -61,6 +61,7 @@ PROOFS: dict[str, Callable[[Path | None, Path, int], Proof]] = {
     "simclr": simclr.prove,
     "igpt": igpt.prove,
     "igpt-completion": igpt.prove_completion,
+    "igpt-probe": igpt.prove_probe,
     "explain": explain.prove,
     "resume": resume.prove,
 }
