@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -130,27 +127,13 @@ def test_it_says_who_teaches(vitrail, colours, data, tmp_path):
     assert f"taught by a vit-nano from {colours.folder}, soft labels" in said.err
 
 
-def launch(*words: object, processes: int = 1) -> None:
-    """`vitrail train` as a person starts it; it must succeed."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run(
-        [sys.executable, *(torchrun if processes > 1 else []), "-m", "vitrail", "train", *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=180,  # far more than is needed, even beside other tests
-    )
-    assert done.returncode == 0, done.stdout
-
-
 def curve(folder: Path) -> list[float]:
     """Every loss in training and on validation."""
     return [record[key] for record in read_log(folder / "metrics.jsonl") for key in ("loss", "nll") if key in record]
 
 
 @pytest.fixture(scope="module", params=["teacher", "lora"])
-def one_process(request, colours, data, tmp_path_factory):
+def one_process(request, complete, colours, data, tmp_path_factory):
     """The words that start a run, and its folder."""
     words = {
         "teacher": ["--model", "deit-ti16-distilled", "--config", *STUDENT, "--teacher", colours.folder],
@@ -160,21 +143,21 @@ def one_process(request, colours, data, tmp_path_factory):
     fixed = ["--epochs", 2, "--batch-size", 8, "--workers", 0, "--device", "cpu", "--precision", "float32"]
     words = [data, *words, "--weights", weights, "--ema", 0.9, *fixed]
     folder = tmp_path_factory.mktemp(request.param) / "one"
-    launch(*words, "--out", folder)
+    complete("train", *words, "--out", folder)
     return words, folder
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this build of PyTorch has no gloo")
 @pytest.mark.parametrize("flags", [[], ["--shard"]], ids=["copies", "shards"])
-def test_two_processes_learn_what_one_does(one_process, tmp_path, flags):
+def test_two_processes_learn_what_one_does(complete, one_process, tmp_path, flags):
     """With copies of the weights (DDP) and with parts of them (FSDP2); and the state that they leave is theirs."""
     words, folder = one_process
-    launch(*words, *flags, "--out", tmp_path / "two", processes=2)
+    complete("train", *words, *flags, "--out", tmp_path / "two", processes=2)
     assert len(curve(folder)) > 10
     assert curve(tmp_path / "two") == pytest.approx(curve(folder), rel=1e-4)
     one, two = (load(path).state_dict() for path in (folder, tmp_path / "two"))
     assert one.keys() == two.keys()
     before = (tmp_path / "two" / "evaluation.json").read_bytes()
     if flags:
-        launch("--resume", tmp_path / "two", processes=2)
+        complete("train", "--resume", tmp_path / "two", processes=2)
         assert (tmp_path / "two" / "evaluation.json").read_bytes() == before

@@ -1,9 +1,6 @@
 """Whole runs of the objectives that compare views: with several processes, after a stop, and what comes of them."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import PIL.Image
@@ -193,23 +190,6 @@ def test_what_is_held_back_is_measured_in_a_random_order_and_always_the_same():
 
 # ---- several processes ----
 
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vitrail"]
-
-
-def two_processes(objective, out, *flags):
-    words = ["pretrain", "shapes:64", "--objective", objective, "--model", "vit-micro", "--config", *CONFIG]
-    words += ["--options", *OPTIONS[objective], "--steps", "8", "--batch-size", "8", "--workers", "0"]
-    words += ["--device", "cpu", "--precision", "float32", "--out", str(out), *flags]
-    process = subprocess.run(
-        [sys.executable, *TORCHRUN, *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,  # far more than is needed, even beside other tests
-    )
-    assert process.returncode == 0, process.stdout
-
 
 @needs_gloo
 @pytest.mark.parametrize(
@@ -218,9 +198,11 @@ def two_processes(objective, out, *flags):
     ids=["simclr", "dino", "dino-shards"],
     indirect=["finished"],
 )
-def test_two_processes_learn_as_one_does(finished, tmp_path, flags):
+def test_two_processes_learn_as_one_does(complete, finished, tmp_path, flags):
     name, folder, _ = finished
-    two_processes(name, tmp_path / "two", *flags)
+    words = ["shapes:64", "--objective", name, "--model", "vit-micro", "--config", *CONFIG, "--options", *OPTIONS[name]]
+    words += ["--steps", 8, "--batch-size", 8, "--workers", 0, "--device", "cpu", "--precision", "float32"]
+    complete("pretrain", *words, *flags, "--out", tmp_path / "two", processes=2)
     for key in ("loss", "gradient_norm"):
         one, two = ([record[key] for record in records(where, "train")] for where in (folder, tmp_path / "two"))
         assert two == pytest.approx(one, rel=1e-3)

@@ -15,8 +15,6 @@ needs_gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="this build
 either_way = pytest.mark.parametrize("flags", [[], ["--shard"]], ids=["copies", "shards"])
 
 TRAIN = [  # with the stem that has no BatchNorm, whose statistics are those of a process's own part of the batch
-    "-m",
-    "vitrail",
     "train",
     "shapes:64",
     "--model",
@@ -43,35 +41,22 @@ TRAIN = [  # with the stem that has no BatchNorm, whose statistics are those of 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]  # standalone: at a free port
 
 
-def python(*words: object) -> None:
-    """Run Python to the end; it must succeed."""
-    process = subprocess.run(
-        [sys.executable, *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=180,  # far more than is needed, even beside other tests
-    )
-    assert process.returncode == 0, process.stdout
-
-
 def curve(folder: Path, key: str) -> list[float]:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [record[key] for record in records if key in record]
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_process(complete, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "one"
-    python(*TRAIN, "--out", folder)
+    complete(*TRAIN, "--out", folder)
     return folder
 
 
 @needs_gloo
 @either_way
-def test_the_loss_curve_is_that_of_one_process(one_process: Path, tmp_path: Path, flags: list[str]) -> None:
-    python(*TORCHRUN, *TRAIN, *flags, "--out", tmp_path / "two")
+def test_the_loss_curve_is_that_of_one_process(complete, one_process, tmp_path, flags):
+    complete(*TRAIN, *flags, "--out", tmp_path / "two", processes=2)
     loss = curve(one_process, "loss")
     assert len(loss) >= 20
     assert curve(tmp_path / "two", "loss") == pytest.approx(loss, rel=1e-4)
@@ -82,4 +67,12 @@ def test_the_loss_curve_is_that_of_one_process(one_process: Path, tmp_path: Path
 @needs_gloo
 @either_way
 def test_saving_and_resuming(tmp_path: Path, flags: list[str]) -> None:
-    python(*TORCHRUN, Path(__file__).with_name("two_processes.py"), tmp_path, *flags)
+    process = subprocess.run(
+        [sys.executable, *TORCHRUN, Path(__file__).with_name("two_processes.py"), tmp_path, *flags],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=180,  # far more than is needed, even beside other tests
+    )
+    assert process.returncode == 0, process.stdout
