@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitrail.proofs import igpt
 from vitrail.proofs import probed as module
 from vitrail.proofs.probed import learn_and_probe
+from vitrail.proofs.prove import PROOFS
 from vitrail.recipes.pretrain import Pretrain
 
 SETTINGS = Pretrain(
@@ -52,6 +54,23 @@ def test_from_training_to_the_figures(bright_and_dark, tmp_path, objective, mode
     assert proof.bar == pytest.approx(1.05)
     assert proof.passed is False
     assert (tmp_path / "out" / "untrained" / "model.safetensors").is_file()
+
+
+def test_of_igpt_the_layer_is_read_that_is_best_on_validation(bright_and_dark, tmp_path, monkeypatch, capsys):
+    def tiny(data: str, out: Path, seed: int) -> Pretrain:
+        shape = ("width=8", "depth=2", "heads=2", "mlp=8", "image_size=4,4", "colours=4")
+        changes = {"objective": "next-pixel", "model": "igpt-nano", "config": shape}
+        return replace(SETTINGS, data=data, out=out, overwrite=True, **changes)
+
+    asked = []
+    monkeypatch.setattr(igpt, "linear", lambda *words: asked.append(words[2:]) or len(asked))
+    monkeypatch.setattr(igpt, "cifar10", lambda data: bright_and_dark)
+    monkeypatch.setattr(igpt, "small_igpt", tiny)
+    proof = PROOFS["igpt-probe"](None, tmp_path / "proofs" / "igpt-probe")
+    assert asked == [(("feature_layer=1",), "validation"), (("feature_layer=2",), "validation")]
+    assert "feature_layer=2 is the best on validation" in capsys.readouterr().err
+    assert 0 <= (proof.measured or -1) <= 1
+    assert proof.bar == pytest.approx((proof.baseline or 0) + 0.05)
 
 
 def test_without_the_images_it_is_skipped(monkeypatch, tmp_path):

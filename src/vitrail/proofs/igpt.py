@@ -23,7 +23,7 @@ from vitrail.errors import SettingError
 from vitrail.nn.sampling import sample
 from vitrail.objectives.pixels import NextPixel
 from vitrail.proofs.data import cifar10
-from vitrail.proofs.probed import MORE, probed
+from vitrail.proofs.probed import MORE, linear, probed
 from vitrail.proofs.proof import Proof
 from vitrail.recipes.evaluate import Evaluate, evaluate
 from vitrail.recipes.pretrain import Pretrain, pretrain
@@ -50,10 +50,17 @@ def prove_completion(data: Path | None, out: Path, seed: int = 0) -> Proof:
 
 
 def prove_probe(data: Path | None, out: Path, seed: int = 0) -> Proof:
-    """Accuracy of a linear classifier on the features of the middle layer, and on the pixels that the network sees."""
+    """Accuracy of a linear classifier on the features of a layer, and on the pixels that the network sees.
+
+    Of all layers the one is taken whose features are the best on validation images.
+    """
 
     def compare(learner: NextPixel, data: str, run: Path) -> tuple[float, float]:
-        return probed(small_igpt(data, run, seed))
+        settings, layers = small_igpt(data, run, seed), range(1, learner.backbone.config.depth + 1)
+        configs = [(f"feature_layer={layer}",) for layer in layers]
+        best = max(configs, key=lambda config: linear(run, settings, config, "validation"))
+        say(f"igpt-probe: {best[0]} is the best on validation")
+        return probed(settings, best)
 
     proof = _measured(Proof("igpt-probe", "accuracy of a linear probe", None, None, bar=1.0), data, out, seed, compare)
     return proof if proof.baseline is None else replace(proof, bar=proof.baseline + MORE)

@@ -22,6 +22,7 @@ from vitrail.recipes.evaluate import Evaluate, evaluate
 from vitrail.recipes.pretrain import Pretrain, pretrain
 from vitrail.recipes.pretrain_images import build
 from vitrail.recipes.probe import Known
+from vitrail.recipes.settings import Stated
 from vitrail.weights.save import save_description, save_weights
 
 MORE = 0.05  # what the probe must be better by than the baseline
@@ -44,23 +45,27 @@ def learn_and_probe(name: str, data: Path | None, settings: Pretrain) -> Proof:
     return replace(proof, measured=measured, baseline=baseline, bar=baseline + MORE, seconds=seconds)
 
 
-def probed(settings: Pretrain) -> tuple[float, float]:
-    """Accuracy of a linear probe on the features of the run, and the better one of random weights and pixels."""
+def probed(settings: Pretrain, config: tuple[str, ...] = ()) -> tuple[float, float]:
+    """Accuracy of a linear probe on the features of the run, and the better one of random weights and pixels.
+
+    ``config`` says which features, where a model has several.
+    """
     assert settings.out is not None
     dataset = open_dataset(str(settings.data), seed=settings.seed)
     learner = build(settings, 32, 3).fitted_to(dataset.splits["train"], settings.seed)
     untrained = settings.out / "untrained"
     save_description(learner, untrained)
     save_weights(learner.state_dict(), untrained)
-    measured, random, seen = linear(settings.out, settings), linear(untrained, settings), of_pixels(dataset, learner)
+    measured, random = (linear(run, settings, config) for run in (settings.out, untrained))
+    seen = of_pixels(dataset, learner)
     say(f"{settings.objective}: linear probe {measured:.2%}, of random weights {random:.2%}, of pixels {seen:.2%}")
     return measured, max(random, seen)
 
 
-def linear(run: Path, settings: Pretrain) -> float:
-    """The test accuracy of a linear probe on the features of a run."""
-    figures = evaluate(Evaluate(str(run), settings.data, probe="linear", workers=settings.workers, json=True))
-    return float(figures["top1"])
+def linear(run: Path, settings: Pretrain, config: tuple[str, ...] = (), split: SplitName = "test") -> float:
+    """The accuracy of a linear probe on the features of a run."""
+    asked = Evaluate(str(run), settings.data, probe="linear", split=split, workers=settings.workers, json=True)
+    return float(evaluate(replace(asked, stated=Stated(config=config)))["top1"])
 
 
 def of_pixels(dataset: Dataset, learner: ImageObjective) -> float:

@@ -17,6 +17,7 @@ from vitrail.console import say
 from vitrail.errors import UnknownName
 from vitrail.proofs import (
     bert,
+    bert_finetune,
     bit,
     deit,
     dino,
@@ -52,6 +53,7 @@ PROOFS: dict[str, Callable[[Path | None, Path, int], Proof]] = {
     "rope": rope.prove,
     "gpt": gpt.prove,
     "bert": bert.prove,
+    "bert-finetune": bert_finetune.prove,
     "t5": t5.prove,
     "transformer": transformer.prove,
     "hopfield": hopfield.prove,
