@@ -91,11 +91,11 @@ def attention_probabilities(
     if causal:
         mask = _with_causality(mask, q, k)
     if mask is not None:
-        products = products + (_added(mask, products.dtype) if mask.dtype == torch.bool else mask)
+        products = products + (_additive(mask, products.dtype) if mask.dtype == torch.bool else mask)
     return products.softmax(dim=-1)
 
 
-def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A bool mask as what is added to products: far faster than to fill them in, backwards above all."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, float("-inf"))
 

@@ -13,7 +13,7 @@ def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:
     """Accuracy of a linear classifier on the teacher's features, and on those of the same network before training.
 
     Six passes through 9,000 images want answers that are decided from the start: few of them, of short vectors, and a
-    cool teacher that follows fast. With the paper's settings, made for hundreds of passes, they all become alike.
+    cool teacher that follows fast.
     """
     settings = Pretrain(
         objective="dino",

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from vitrail.console import say
 from vitrail.data.dataset import open_dataset
-from vitrail.data.loader import EvaluationBatches
 from vitrail.data.source import Dataset, SplitName
 from vitrail.errors import SettingError
 from vitrail.nn.sampling import sample
 from vitrail.objectives.pixels import NextPixel
 from vitrail.proofs.data import cifar10
-from vitrail.proofs.probed import MORE, linear, probed
+from vitrail.proofs.probed import MORE, as_seen, linear, probed
 from vitrail.proofs.proof import Proof
 from vitrail.recipes.evaluate import Evaluate, evaluate
 from vitrail.recipes.pretrain import Pretrain, pretrain
@@ -129,7 +128,7 @@ def bigram(train: Tensor, test: Tensor, colours: int) -> float:
 
 def completed(learner: NextPixel, data: str, run: Path) -> tuple[float, float]:
     """Mean squared error of pixels in 0 … 1 over lower halves: painted, and the last given row repeated."""
-    images = pixels_of(learner, open_dataset(data), "test")
+    images, _ = as_seen(open_dataset(data), "test", learner.preprocess)
     images = images[:: len(images) // COMPLETED]
     numbers, half = learner.backbone.numbers(images * 2 - 1), images.shape[2] // 2
     choose = partial(sample, generator=torch.Generator().manual_seed(0))
@@ -146,13 +145,7 @@ def completed(learner: NextPixel, data: str, run: Path) -> tuple[float, float]:
     return measured, baseline
 
 
-def pixels_of(learner: NextPixel, dataset: Dataset, split: SplitName) -> Tensor:
-    """All images of a split as the model sees them, ``(M, C, h, w)`` in 0 … 1."""
-    batches = EvaluationBatches(dataset.splits[split], len(dataset.classes), learner.preprocess, 100)
-    return torch.cat([batches[number][0].images for number in range(len(batches))]).float() / 255
-
-
 def colours_of(learner: NextPixel, dataset: Dataset, split: SplitName) -> Tensor:
     """All images of a split as numbers of colours, ``(M, h, w)`` int64."""
-    images = pixels_of(learner, dataset, split)
+    images, _ = as_seen(dataset, split, learner.preprocess)
     return learner.backbone.numbers(images * 2 - 1).unflatten(1, learner.preprocess.size)

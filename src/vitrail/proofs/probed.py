@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vitrail.console import say
 from vitrail.data.dataset import open_dataset
@@ -21,7 +22,6 @@ from vitrail.proofs.proof import Proof
 from vitrail.recipes.evaluate import Evaluate, evaluate
 from vitrail.recipes.pretrain import Pretrain, pretrain
 from vitrail.recipes.pretrain_images import build
-from vitrail.recipes.probe import Known
 from vitrail.recipes.settings import Stated
 from vitrail.weights.save import save_description, save_weights
 
@@ -70,16 +70,17 @@ def linear(run: Path, settings: Pretrain, config: tuple[str, ...] = (), split: S
 
 def of_pixels(dataset: Dataset, learner: ImageObjective) -> float:
     """The test accuracy of a linear probe on images as the learner sees them."""
-    train, validation, test = (pixels(dataset, split, learner.preprocess) for split in ("train", "validation", "test"))
-    weight, bias = linear_probe(*train[:2], validation[:2], len(dataset.classes))
-    right = (test.features @ weight.T + bias).argmax(dim=1) == test.labels
+    train, validation, test = (as_seen(dataset, split, learner.preprocess) for split in ("train", "validation", "test"))
+    weight, bias = linear_probe(
+        train[0].flatten(1), train[1], (validation[0].flatten(1), validation[1]), len(dataset.classes)
+    )
+    right = (test[0].flatten(1) @ weight.T + bias).argmax(dim=1) == test[1]
     return right.double().mean().item()
 
 
-def pixels(dataset: Dataset, split: SplitName, preprocess: Preprocess) -> Known:
-    """A split's images as rows of values in 0 … 1."""
+def as_seen(dataset: Dataset, split: SplitName, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
+    """All images of a split as a model sees them, ``(M, C, h, w)`` in 0 … 1, and their classes ``(M,)``."""
     batches = EvaluationBatches(dataset.splits[split], len(dataset.classes), preprocess, 100)
-    samples, numbers = zip(*(batches[number] for number in range(len(batches))), strict=True)
-    features = torch.cat([batch.images.flatten(1) for batch in samples]).float() / 255
-    labels = torch.cat([batch.labels.argmax(dim=1) for batch in samples])
-    return Known(features, labels, [number for some in numbers for number in some])
+    parts = [batches[number][0] for number in range(len(batches))]
+    images = torch.cat([batch.images for batch in parts]).float() / 255
+    return images, torch.cat([batch.labels.argmax(dim=1) for batch in parts if batch.labels is not None])
