@@ -58,6 +58,8 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
 
     The imports are done once, in a process of which all these are forked; to start Python anew takes seconds.
     """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        pytest.skip("this system does not fork")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTS)
     folder, launched = tmp_path_factory.mktemp("launched"), []

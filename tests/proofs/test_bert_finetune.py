@@ -14,7 +14,7 @@ from vitrail.data.text.labelled import Columns, open_labelled
 from vitrail.proofs import bert_finetune
 from vitrail.proofs.bert_finetune import bag_of_words, majority, write_corpus
 
-pytest.importorskip("sklearn", reason="the baseline comes with scikit-learn")
+pytest.importorskip("sklearn", reason="the regression comes with scikit-learn")
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def reviews(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_baseline_learns_what_words_tell(reviews: Path) -> None:
+def test_the_regression_learns_what_words_tell(reviews: Path) -> None:
     data = open_labelled(reviews, Columns(), pairs=False)
     assert bag_of_words(data) >= 0.9
     rng = np.random.default_rng(1)
