@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from vitrail.nn.lora import add_lora
 from vitrail.nn.mlp import Mlp, init_mlp
 
 
@@ -47,3 +48,22 @@ def test_initial_values():
         assert 0.99 * bound < linear.weight.abs().max() <= bound
         assert linear.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
         assert linear.bias.std().item() == pytest.approx(1e-6, rel=0.3)
+
+
+@pytest.mark.parametrize("change", ["none", "dropout", "lora", "relu"])
+def test_training_learns_what_the_layers_say(change):
+    """With GELU's input alone kept where that can be, in `gelu_linear`; one by one where it cannot."""
+    torch.manual_seed(0)
+    mlp = Mlp(6, 10, activation="relu" if change == "relu" else "gelu", dropout=0.5 if change == "dropout" else 0)
+    if change == "lora":
+        add_lora(mlp, ["fc2"])
+    x = torch.randn(4, 5, 6)
+
+    def gradients(forward):
+        torch.manual_seed(1)
+        mlp.zero_grad()
+        forward(x).square().sum().backward()
+        return {name: weight.grad for name, weight in mlp.named_parameters() if weight.requires_grad}
+
+    layers = (mlp.fc1, mlp.act, mlp.drop, mlp.fc2, mlp.drop)
+    torch.testing.assert_close(gradients(mlp.train()), gradients(torch.nn.Sequential(*layers)))

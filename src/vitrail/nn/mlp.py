@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vitrail.nn.gelu_linear import gelu_linear
+
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 
 
@@ -40,7 +42,15 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        hidden = self.fc1(x)
+        if self._keeps_less(hidden):
+            return gelu_linear(hidden, self.fc2.weight, self.fc2.bias, self.act.approximate)  # type: ignore[arg-type]
+        return self.drop(self.fc2(self.drop(self.act(hidden))))
+
+    def _keeps_less(self, hidden: Tensor) -> bool:
+        """Whether autograd may keep GELU's input alone: in training, with nothing between GELU and a plain matrix."""
+        plain = type(self.act) is nn.GELU and type(self.fc2) is nn.Linear and self.drop.p == 0
+        return plain and self.training and hidden.requires_grad and not torch.compiler.is_compiling()
 
 
 def init_mlp(mlp: Mlp) -> None:

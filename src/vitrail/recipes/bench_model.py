@@ -102,24 +102,18 @@ def cost_of(case: Case) -> Cost:
         return Cost(task.preprocess, None, None, Counter())
     with torch.device("meta"):
         twin = Classification.from_json(task.to_json())
-        twin.train(case.mode == "training").requires_grad_(case.mode == "training")
+        training = case.mode == "training"
+        twin.train(training).requires_grad_(training)
         batch = random_batch(twin, case.batch_size)
-        found: list[Counter[Product]] = []
         try:
-            flops = flops_of(lambda: found.append(_products(twin, batch)))
+            flops = flops_of(lambda: twin.loss(batch)["loss"].backward() if training else twin(batch.images))
+            products = products_of(twin.eval(), lambda: twin(batch.images), training=training)
         except RuntimeError as error:
             size = "x".join(map(str, task.preprocess.size))
             raise SettingError(
                 f"{case.model} cannot read images of {size} pixels; take another --image-size."
             ) from error
-    return Cost(task.preprocess, sum(each.numel() for each in twin.parameters()), flops, found[0])
-
-
-def _products(task: Classification, batch: Batch) -> Counter[Product]:
-    """The products while a batch goes through the task, and back if it is in training."""
-    if task.training:
-        return products_of(task, lambda: task.loss(batch)["loss"].backward(), training=True)
-    return products_of(task, lambda: task(batch.images))
+    return Cost(task.preprocess, sum(each.numel() for each in twin.parameters()), flops, products)
 
 
 def measure(case: Case, cost: Cost, folder: Path) -> dict[str, Any]:
