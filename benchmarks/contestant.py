@@ -35,7 +35,7 @@ TIMM = {
 def ours(model: str, way: str, batch: int, size: int, training: bool) -> Step:
     """As `vitrail evaluate` and `vitrail train` compute: from uint8 images, in the precision that suits the machine."""
     from vitrail.allocator import keep_freed_memory
-    from vitrail.recipes.bench_model import answering, opened, random_batch
+    from vitrail.recipes.benching.model import answering, opened, random_batch
     from vitrail.train.optim import build_optimizer
     from vitrail.train.precision import choose_precision, products_in
 
@@ -128,7 +128,7 @@ def main() -> None:
     libraries = {"vitrail": ours, "timm": timm, "transformers": transformers}
     importlib.import_module(asked["library"])
     if asked["library"] == "vitrail":
-        importlib.import_module("vitrail.recipes.bench_model")
+        importlib.import_module("vitrail.recipes.benching.model")
     before = resident("VmRSS")
     with torch.no_grad() if not asked["training"] else torch.enable_grad():
         step = libraries[asked["library"]](

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-import vitrail.recipes.bench as recipe
+import vitrail.recipes.benching.bench as recipe
 from vitrail.bench.machine import Machine, in_words
 from vitrail.metrics import draw
 

@@ -25,8 +25,9 @@ from vitrail.bench.machine import in_words, machine
 from vitrail.bench.timing import in_turns
 from vitrail.console import say
 from vitrail.nn.inference import ready
-from vitrail.recipes.bench_model import opened, random_batch
-from vitrail.recipes.evaluate import Evaluate, evaluate
+from vitrail.recipes.benching.model import opened, random_batch
+from vitrail.recipes.evaluating.evaluate import evaluate
+from vitrail.recipes.evaluating.settings import Evaluate
 from vitrail.recipes.opened import open_task
 from vitrail.recipes.settings import UNSTATED
 from vitrail.tasks import Classification

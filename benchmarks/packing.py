@@ -37,8 +37,9 @@ from vitrail.data.proportions import Proportions
 from vitrail.data.read import is_image
 from vitrail.nn.inference import ready
 from vitrail.nn.patch_transformer import PatchTransformer
-from vitrail.recipes.bench_model import opened
-from vitrail.recipes.evaluate import Evaluate, held_out, measure
+from vitrail.recipes.benching.model import opened
+from vitrail.recipes.evaluating.evaluate import held_out, measure
+from vitrail.recipes.evaluating.settings import Evaluate
 from vitrail.recipes.opened import open_task
 from vitrail.recipes.packing import RESAMPLING
 from vitrail.tasks import Classification

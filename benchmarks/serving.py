@@ -37,7 +37,8 @@ from PIL import Image
 
 from vitrail import models
 from vitrail.data.preprocess import Preprocess
-from vitrail.recipes.predict import Predict, predict
+from vitrail.recipes.predicting.predict import predict
+from vitrail.recipes.predicting.settings import Predict
 from vitrail.tasks import Classification
 from vitrail.train.precision import Precision
 from vitrail.weights.save import save_description, save_weights

@@ -28,7 +28,7 @@ import torch
 
 from vitrail.bench.machine import in_words, machine
 from vitrail.bench.peak import rate_of
-from vitrail.recipes.bench_model import Case, Mode, cost_of
+from vitrail.recipes.benching.model import Case, Mode, cost_of
 from vitrail.train.precision import choose_precision
 
 HERE = Path(__file__).parent

@@ -15,8 +15,8 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it then
 
 LAUNCHED = Path(__file__).with_name("launched.py")
-IMPORTS = ["vitrail.cli.main", "vitrail.recipes.train", "vitrail.recipes.pretrain", "vitrail.train.sharding",
-           "torch.distributed.fsdp", "vitrail.metrics.draw", "matplotlib.figure",
+IMPORTS = ["vitrail.cli.main", "vitrail.recipes.training.train", "vitrail.recipes.pretraining.pretrain",
+           "vitrail.train.sharding", "torch.distributed.fsdp", "vitrail.metrics.draw", "matplotlib.figure",
            "matplotlib.backends.backend_agg", "sklearn.datasets", "rich.progress"]  # fmt: skip
 PATIENCE = 180  # seconds; far more than is needed, even beside other tests
 

@@ -11,26 +11,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitrail.data.dataset import open_dataset
     from vitrail.models import create
-    from vitrail.recipes.evaluate import Evaluate, evaluate
-    from vitrail.recipes.predict import Predict, predict
-    from vitrail.recipes.pretrain import Pretrain, pretrain
-    from vitrail.recipes.train import Train, train
+    from vitrail.recipes.evaluating.evaluate import evaluate
+    from vitrail.recipes.evaluating.settings import Evaluate
+    from vitrail.recipes.predicting.predict import predict
+    from vitrail.recipes.predicting.settings import Predict
+    from vitrail.recipes.pretraining.pretrain import pretrain
+    from vitrail.recipes.pretraining.settings import Pretrain
+    from vitrail.recipes.training.settings import Train
+    from vitrail.recipes.training.train import train
     from vitrail.weights.load import load
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Evaluate": "vitrail.recipes.evaluate",
-    "Predict": "vitrail.recipes.predict",
-    "Pretrain": "vitrail.recipes.pretrain",
-    "Train": "vitrail.recipes.train",
+    "Evaluate": "vitrail.recipes.evaluating.evaluate",
+    "Predict": "vitrail.recipes.predicting.predict",
+    "Pretrain": "vitrail.recipes.pretraining.pretrain",
+    "Train": "vitrail.recipes.training.train",
     "create": "vitrail.models",
-    "evaluate": "vitrail.recipes.evaluate",
+    "evaluate": "vitrail.recipes.evaluating.evaluate",
     "load": "vitrail.weights.load",
     "open_dataset": "vitrail.data.dataset",
-    "predict": "vitrail.recipes.predict",
-    "pretrain": "vitrail.recipes.pretrain",
-    "train": "vitrail.recipes.train",
+    "predict": "vitrail.recipes.predicting.predict",
+    "pretrain": "vitrail.recipes.pretraining.pretrain",
+    "train": "vitrail.recipes.training.train",
 }
 
 # The package `vitrail.train` is imported before the function of that name is: Python binds a package's name to it once,

@@ -56,7 +56,7 @@ def test_predicting_imports_nothing_that_only_training_on_many_processes_needs()
 import sys
 import torch
 before = set(sys.modules)
-import vitrail.recipes.predict
+import vitrail.recipes.predicting.predict
 slow = ("torch.distributed.tensor", "torch.distributed.checkpoint", "sympy", "matplotlib", "pyarrow", "onnxruntime")
 print([name for name in slow if name in set(sys.modules) - before])
 """

@@ -28,7 +28,7 @@ from vitrail.errors import CheckpointError
 from vitrail.models.igpt import LAYOUTS
 from vitrail.models.igpt.keys import NEXT_PIXEL
 from vitrail.objectives import MaskedPixel, NextPixel
-from vitrail.recipes.evaluate_objective import mean_losses
+from vitrail.recipes.evaluating.objective import mean_losses
 from vitrail.weights import objective
 from vitrail.weights.load import load, load_pretrained
 from vitrail.weights.rename import to_theirs

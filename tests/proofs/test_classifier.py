@@ -17,7 +17,7 @@ from vitrail.proofs import lenet, vit
 from vitrail.proofs.classifier import logistic_regression, pixels_and_classes, train_and_compare
 from vitrail.proofs.data import Unavailable
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.train import Train
+from vitrail.recipes.training.settings import Train
 
 pytest.importorskip("sklearn", reason="the baseline is computed with scikit-learn")
 

@@ -18,7 +18,7 @@ from vitrail.objectives import MAE
 from vitrail.proofs import mae as proofs
 from vitrail.proofs.mae import errors, interpolate, small_mae
 from vitrail.proofs.prove import PROOFS
-from vitrail.recipes.pretrain import Pretrain
+from vitrail.recipes.pretraining.settings import Pretrain
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

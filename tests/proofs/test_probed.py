@@ -13,7 +13,7 @@ from vitrail.proofs import igpt
 from vitrail.proofs import probed as module
 from vitrail.proofs.probed import learn_and_probe
 from vitrail.proofs.prove import PROOFS
-from vitrail.recipes.pretrain import Pretrain
+from vitrail.recipes.pretraining.settings import Pretrain
 
 SETTINGS = Pretrain(
     objective="mae",

@@ -1,4 +1,4 @@
-"""What the kill test is made of; the kill test itself, smaller, is in tests/recipes/test_kill.py."""
+"""What the kill test is made of; the kill test itself, smaller, is in tests/recipes/training/test_kill.py."""
 
 from __future__ import annotations
 

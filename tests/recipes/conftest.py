@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from vitrail.cli.main import main
-from vitrail.recipes.train import Train, train
+from vitrail.recipes.training.settings import Train
+from vitrail.recipes.training.train import train
 
 COLOURS = {
     "blue": (40, 40, 210),

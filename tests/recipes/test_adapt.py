@@ -14,7 +14,8 @@ from vitrail.errors import SettingError
 from vitrail.nn.lora import LoraLinear, merged
 from vitrail.proofs.resume import differences
 from vitrail.recipes.adapt import adapt, parameters
-from vitrail.recipes.train import Train, train
+from vitrail.recipes.training.settings import Train
+from vitrail.recipes.training.train import train
 from vitrail.tasks.classification import Classification
 from vitrail.train.optim import parameter_groups
 from vitrail.weights.saved import load, read_weights
@@ -209,7 +210,7 @@ class TestRuns:
 
     def test_a_run_with_low_rank_changes_holds_a_plain_model(self, colours, settings, tmp_path, monkeypatch):
         """Its logits are those of the adapted model that was trained, seen at the moment when it was kept."""
-        from vitrail.recipes import train as recipe
+        from vitrail.recipes.training import train as recipe
 
         kept = {}
 
@@ -241,7 +242,7 @@ class TestRuns:
         """Broken off in its second epoch, and gone on with, it ends bit by bit as without."""
         train(settings(how, "whole", ema=0.9, save_seconds=0.0))
         with monkeypatch.context() as patch:
-            patch.setattr("vitrail.recipes.train.load_batches", breaking_off(after=3))
+            patch.setattr("vitrail.recipes.training.train.load_batches", breaking_off(after=3))
             with pytest.raises(ConnectionResetError):
                 train(settings(how, "parted", ema=0.9, save_seconds=0.0))
         train(Train(resume=tmp_path / "parted"))

@@ -12,9 +12,12 @@ from vitrail.data import cache as kept
 from vitrail.data.shapes import Shapes
 from vitrail.errors import DataError, SettingError
 from vitrail.recipes.cache import Cache, cache
-from vitrail.recipes.evaluate import Evaluate, evaluate
-from vitrail.recipes.pretrain import Pretrain, pretrain
-from vitrail.recipes.train import Train, train
+from vitrail.recipes.evaluating.evaluate import evaluate
+from vitrail.recipes.evaluating.settings import Evaluate
+from vitrail.recipes.pretraining.pretrain import pretrain
+from vitrail.recipes.pretraining.settings import Pretrain
+from vitrail.recipes.training.settings import Train
+from vitrail.recipes.training.train import train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),

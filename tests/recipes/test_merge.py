@@ -11,13 +11,17 @@ import torch
 from PIL import Image
 
 from vitrail.errors import SettingError
-from vitrail.recipes.evaluate import Evaluate, evaluate
-from vitrail.recipes.export import Export, export
+from vitrail.recipes.evaluating.evaluate import evaluate
+from vitrail.recipes.evaluating.settings import Evaluate
+from vitrail.recipes.exporting.export import export
+from vitrail.recipes.exporting.settings import Export
 from vitrail.recipes.opened import open_model
-from vitrail.recipes.predict import Predict, predict
-from vitrail.recipes.pretrain import Pretrain, pretrain
+from vitrail.recipes.predicting.predict import predict
+from vitrail.recipes.predicting.settings import Predict
+from vitrail.recipes.pretraining.pretrain import pretrain
+from vitrail.recipes.pretraining.settings import Pretrain
 from vitrail.recipes.settings import UNSTATED
-from vitrail.recipes.train import train
+from vitrail.recipes.training.train import train
 from vitrail.weights.load import load
 
 FIXED = {"device": "cpu", "precision": "float32", "workers": 0, "json": True}

@@ -15,9 +15,11 @@ from vitrail import models
 from vitrail.data.preprocess import Preprocess
 from vitrail.errors import SettingError
 from vitrail.export.predictor import Exported
-from vitrail.recipes.evaluate import Evaluate, evaluate
+from vitrail.recipes.evaluating.evaluate import evaluate
+from vitrail.recipes.evaluating.settings import Evaluate
 from vitrail.recipes.packing import packing
-from vitrail.recipes.predict import Predict, predict
+from vitrail.recipes.predicting.predict import predict
+from vitrail.recipes.predicting.settings import Predict
 from vitrail.tasks.classification import Classification
 from vitrail.weights.load import load
 from vitrail.weights.save import save_description, save_weights

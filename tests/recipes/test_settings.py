@@ -7,14 +7,14 @@ from dataclasses import fields, replace
 import pytest
 
 from vitrail.errors import SettingError
-from vitrail.recipes.bench import Bench
+from vitrail.recipes.benching.settings import Bench
 from vitrail.recipes.demo import Demo
-from vitrail.recipes.evaluate import Evaluate
-from vitrail.recipes.generate import Generate
-from vitrail.recipes.predict import Predict
-from vitrail.recipes.pretrain import Pretrain
+from vitrail.recipes.evaluating.settings import Evaluate
+from vitrail.recipes.generating.settings import Generate
+from vitrail.recipes.predicting.settings import Predict
+from vitrail.recipes.pretraining.settings import Pretrain
 from vitrail.recipes.settings import NUMBERS, check_numbers
-from vitrail.recipes.train import Train
+from vitrail.recipes.training.settings import Train
 from vitrail.serve.serve import Serve
 
 RECIPES = (

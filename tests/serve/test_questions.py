@@ -18,7 +18,8 @@ from vitrail.explain.attention import attention_between
 from vitrail.explain.look import Look
 from vitrail.explain.maps import METHODS, heat_maps
 from vitrail.explain.seen import as_seen
-from vitrail.recipes.predict import Predict, predict
+from vitrail.recipes.predicting.predict import predict
+from vitrail.recipes.predicting.settings import Predict
 from vitrail.serve.model import Model
 from vitrail.tasks.classifier import Classifier
 

@@ -18,7 +18,8 @@ import httpx
 import pytest
 
 from vitrail.errors import SettingError
-from vitrail.recipes.predict import Predict, predict
+from vitrail.recipes.predicting.predict import predict
+from vitrail.recipes.predicting.settings import Predict
 from vitrail.serve.serve import Serve, serve
 from vitrail.serve.server import address_of, bound
 

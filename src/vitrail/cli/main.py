@@ -17,7 +17,7 @@ from vitrail.errors import UnknownName, VitrailError
 
 
 class Command(NamedTuple):
-    """A command: where its settings and its function are, and what it does in a few words."""
+    """A command: the module in `vitrail` with its settings and its function, and what it does in a few words."""
 
     module: str
     settings: str
@@ -26,23 +26,27 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command(
-        "vitrail.recipes.demo", "Demo", "demo", "train, evaluate and explain on built-in data, in a minute"
+    "demo": Command("recipes.demo", "Demo", "demo", "train, evaluate and explain on built-in data, in a minute"),
+    "train": Command("recipes.training.train", "Train", "train", "train a model on your images, or go on with a run"),
+    "pretrain": Command(
+        "recipes.pretraining.pretrain", "Pretrain", "pretrain", "learn from images or text without labels"
     ),
-    "train": Command("vitrail.recipes.train", "Train", "train", "train a model on your images, or go on with a run"),
-    "pretrain": Command("vitrail.recipes.pretrain", "Pretrain", "pretrain", "learn from images or text without labels"),
-    "evaluate": Command("vitrail.recipes.evaluate", "Evaluate", "evaluate", "accuracy, each class, calibration, plots"),
-    "predict": Command("vitrail.recipes.predict", "Predict", "predict", "labels and scores for images"),
-    "generate": Command("vitrail.recipes.generate", "Generate", "generate", "texts and images that a model makes up"),
-    "explain": Command("vitrail.recipes.explain", "Explain", "explain", "where the model looked, as a picture"),
-    "export": Command("vitrail.recipes.export", "Export", "export", "ONNX, a PyTorch program, timm, Transformers"),
-    "serve": Command("vitrail.serve.serve", "Serve", "serve", "an HTTP service and a web page"),
-    "models": Command("vitrail.recipes.models", "Models", "list_models", "which models there are"),
-    "info": Command("vitrail.recipes.info", "Info", "info", "what a model, a run or a data set is"),
-    "bench": Command("vitrail.recipes.bench", "Bench", "bench", "speed, memory, share of this machine's limit"),
-    "cache": Command("vitrail.recipes.cache", "Cache", "cache", "decoded images that --cache keeps: how large, remove"),
-    "study": Command("vitrail.recipes.study", "Study", "study", "how data, or masking, matter to a model: many runs"),
-    "prove": Command("vitrail.proofs.prove", "Prove", "prove", "show that a system works, against a strong baseline"),
+    "evaluate": Command(
+        "recipes.evaluating.evaluate", "Evaluate", "evaluate", "accuracy, each class, calibration, plots"
+    ),
+    "predict": Command("recipes.predicting.predict", "Predict", "predict", "labels and scores for images"),
+    "generate": Command(
+        "recipes.generating.generate", "Generate", "generate", "texts and images that a model makes up"
+    ),
+    "explain": Command("recipes.explaining.explain", "Explain", "explain", "where the model looked, as a picture"),
+    "export": Command("recipes.exporting.export", "Export", "export", "ONNX, a PyTorch program, timm, Transformers"),
+    "serve": Command("serve.serve", "Serve", "serve", "an HTTP service and a web page"),
+    "models": Command("recipes.models", "Models", "list_models", "which models there are"),
+    "info": Command("recipes.info", "Info", "info", "what a model, a run or a data set is"),
+    "bench": Command("recipes.benching.bench", "Bench", "bench", "speed, memory, share of this machine's limit"),
+    "cache": Command("recipes.cache", "Cache", "cache", "decoded images that --cache keeps: how large, remove"),
+    "study": Command("recipes.studying.study", "Study", "study", "how data, or masking, matter to a model: many runs"),
+    "prove": Command("proofs.prove", "Prove", "prove", "show that a system works, against a strong baseline"),
 }
 
 # What the system says where a person may not read or write; any other error of it is not theirs to mend.
@@ -120,7 +124,7 @@ def run(word: str, flags: list[str]) -> int:
 
     keep_freed_memory()
     command = COMMANDS[word]
-    module = importlib.import_module(command.module)
+    module = importlib.import_module(f"vitrail.{command.module}")
     recipe = getattr(module, command.settings)
     settings = tyro.cli(
         recipe,

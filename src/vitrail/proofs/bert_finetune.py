@@ -14,8 +14,10 @@ from vitrail.data.text.labelled import Columns, open_labelled
 from vitrail.errors import SettingError
 from vitrail.proofs.data import text
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.pretrain import Pretrain, pretrain
-from vitrail.recipes.train import Train, train
+from vitrail.recipes.pretraining.pretrain import pretrain
+from vitrail.recipes.pretraining.settings import Pretrain
+from vitrail.recipes.training.settings import Train
+from vitrail.recipes.training.train import train
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # the regression's C, of which validation chooses
 

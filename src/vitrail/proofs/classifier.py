@@ -15,7 +15,8 @@ from vitrail.data.sample import Label
 from vitrail.data.source import Dataset, Source
 from vitrail.errors import SettingError
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.train import Train, train
+from vitrail.recipes.training.settings import Train
+from vitrail.recipes.training.train import train
 
 STRENGTHS = (1e-4, 1e-3, 1e-2)  # the baseline's C, of which validation chooses; weaker ones only fit for longer
 

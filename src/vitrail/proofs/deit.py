@@ -11,7 +11,8 @@ from vitrail.errors import SettingError
 from vitrail.proofs.classifier import from_scratch
 from vitrail.proofs.data import cifar10
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.train import Train, train
+from vitrail.recipes.training.settings import Train
+from vitrail.recipes.training.train import train
 
 SHAPE = ("width=128", "depth=6", "heads=4", "mlp=256", "patch_size=4")
 

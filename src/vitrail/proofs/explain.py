@@ -23,7 +23,8 @@ from vitrail.explain.deletion import deletion, insertion
 from vitrail.explain.maps import at_image_size, heat_maps, methods_of
 from vitrail.metrics.pointing import hits
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.train import Train, train
+from vitrail.recipes.training.settings import Train
+from vitrail.recipes.training.train import train
 from vitrail.tasks import Classification
 from vitrail.weights.load import load
 

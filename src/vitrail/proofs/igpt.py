@@ -24,8 +24,10 @@ from vitrail.objectives.pixels import NextPixel
 from vitrail.proofs.data import cifar10
 from vitrail.proofs.probed import MORE, as_seen, linear, probed
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.evaluate import Evaluate, evaluate
-from vitrail.recipes.pretrain import Pretrain, pretrain
+from vitrail.recipes.evaluating.evaluate import evaluate
+from vitrail.recipes.evaluating.settings import Evaluate
+from vitrail.recipes.pretraining.pretrain import pretrain
+from vitrail.recipes.pretraining.settings import Pretrain
 from vitrail.recipes.run import RECORD
 from vitrail.weights import objective
 

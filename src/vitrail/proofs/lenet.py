@@ -7,7 +7,7 @@ from pathlib import Path
 from vitrail.proofs.classifier import train_and_compare
 from vitrail.proofs.data import mnist
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.train import Train
+from vitrail.recipes.training.settings import Train
 
 
 def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:

@@ -24,7 +24,8 @@ from vitrail.objectives.mae import MAE, patchify
 from vitrail.proofs.data import cifar10
 from vitrail.proofs.probed import learn_and_probe
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.pretrain import Pretrain, pretrain
+from vitrail.recipes.pretraining.pretrain import pretrain
+from vitrail.recipes.pretraining.settings import Pretrain
 from vitrail.weights import objective
 
 POWER = 3  # of the distance; 2 and 4 give worse colours

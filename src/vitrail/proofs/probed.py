@@ -19,9 +19,11 @@ from vitrail.metrics.probe import linear_probe
 from vitrail.objectives import ImageObjective
 from vitrail.proofs.data import cifar10
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.evaluate import Evaluate, evaluate
-from vitrail.recipes.pretrain import Pretrain, pretrain
-from vitrail.recipes.pretrain_images import build
+from vitrail.recipes.evaluating.evaluate import evaluate
+from vitrail.recipes.evaluating.settings import Evaluate
+from vitrail.recipes.pretraining.images import build
+from vitrail.recipes.pretraining.pretrain import pretrain
+from vitrail.recipes.pretraining.settings import Pretrain
 from vitrail.recipes.settings import Stated
 from vitrail.weights.save import save_description, save_weights
 

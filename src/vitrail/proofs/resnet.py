@@ -11,7 +11,8 @@ from vitrail.console import say
 from vitrail.errors import SettingError
 from vitrail.proofs.data import cifar10
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.train import Train, train
+from vitrail.recipes.training.settings import Train
+from vitrail.recipes.training.train import train
 from vitrail.train.log import read_log
 
 EPOCHS = 4

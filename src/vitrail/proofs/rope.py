@@ -11,9 +11,10 @@ from vitrail.errors import SettingError
 from vitrail.proofs.classifier import from_scratch
 from vitrail.proofs.data import cifar10
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.evaluate import Evaluate, evaluate
+from vitrail.recipes.evaluating.evaluate import evaluate
+from vitrail.recipes.evaluating.settings import Evaluate
 from vitrail.recipes.settings import Stated
-from vitrail.recipes.train import train
+from vitrail.recipes.training.train import train
 
 SHAPE = ("width=128", "depth=6", "heads=4", "mlp=256", "patch_size=4")
 TRAINED, LARGER = 32, 48  # pixels: 8x8 patches, and 12x12

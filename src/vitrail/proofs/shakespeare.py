@@ -11,7 +11,8 @@ from vitrail.errors import SettingError
 from vitrail.proofs.bigram import bigram_loss
 from vitrail.proofs.data import text
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.pretrain import Pretrain, pretrain
+from vitrail.recipes.pretraining.pretrain import pretrain
+from vitrail.recipes.pretraining.settings import Pretrain
 
 
 def pretrain_and_compare(proof: Proof, data: Path | None, settings: Pretrain, figure: str = "loss") -> Proof:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vitrail.proofs.proof import Proof
 from vitrail.proofs.shakespeare import pretrain_and_compare
-from vitrail.recipes.pretrain import Pretrain
+from vitrail.recipes.pretraining.settings import Pretrain
 
 
 def prove(data: Path | None, out: Path, seed: int = 0) -> Proof:

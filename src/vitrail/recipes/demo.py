@@ -11,8 +11,9 @@ from vitrail.data.dataset import open_dataset
 from vitrail.data.source import Subset
 from vitrail.explain.draw import draw_maps
 from vitrail.metrics import draw
-from vitrail.recipes.explain_images import explanations
-from vitrail.recipes.train import Train, train
+from vitrail.recipes.explaining.images import explanations
+from vitrail.recipes.training.settings import Train
+from vitrail.recipes.training.train import train
 from vitrail.tasks import Classification
 from vitrail.train.precision import Precision
 from vitrail.weights.load import load

@@ -14,7 +14,7 @@ from vitrail.data.read import is_image
 from vitrail.errors import SettingError
 from vitrail.explain.maps import methods_of
 from vitrail.explain.record import attention_layers, record_attention
-from vitrail.recipes.evaluate import figures_of
+from vitrail.recipes.evaluating.evaluate import figures_of
 from vitrail.tasks import Classification
 from vitrail.tasks.classifier import Classifier
 

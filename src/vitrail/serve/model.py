@@ -18,7 +18,7 @@ from vitrail.explain.attention import attention_between
 from vitrail.explain.look import Look
 from vitrail.explain.maps import heat_maps
 from vitrail.nn.inference import ready
-from vitrail.recipes.alike import alike, fewest_alike, least
+from vitrail.recipes.predicting.alike import alike, fewest_alike, least
 from vitrail.serve import describe
 from vitrail.tasks import Classification
 from vitrail.tasks.classifier import Classifier, Scored
