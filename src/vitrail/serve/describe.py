@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from vitrail.data.read import is_image
 from vitrail.errors import SettingError
 from vitrail.explain.maps import methods_of
-from vitrail.explain.record import attention_layers, record_attention
 from vitrail.recipes.evaluating.evaluate import figures_of
+from vitrail.serve.service import Service
 from vitrail.tasks import Classification
 from vitrail.tasks.classifier import Classifier
-
-if TYPE_CHECKING:
-    from vitrail.serve.service import Service
 
 MEASURED = {"top1": "accuracy", "map": "mean_average_precision", "macro_f1": "macro_f1", "ece": "calibration_error"}
 
@@ -62,16 +56,6 @@ def methods(task: Classifier) -> list[dict[str, Any]]:
         }
         for name, method in methods_of(task.backbone).items()
     ]
-
-
-@torch.inference_mode()
-def layers(task: Classifier, images: Tensor) -> list[dict[str, Any]]:
-    """The layers with attention in the order in which they run, each with its heads and the grid of its places."""
-    if not isinstance(task, Classification) or not (names := attention_layers(task.backbone)):
-        return []
-    with record_attention(task.backbone) as recorded:
-        task.features(images[:1])
-    return [{"name": name, "heads": recorded[name].heads, "grid": list(recorded[name].grid)} for name in names]
 
 
 def card(run: str, merge: int = 0) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from vitrail.errors import SettingError
 from vitrail.explain.attention import attention_between
 from vitrail.explain.look import Look
 from vitrail.explain.maps import heat_maps
+from vitrail.explain.record import attention_layers, record_attention
 from vitrail.nn.inference import ready
 from vitrail.recipes.predicting.alike import alike, fewest_alike, least
-from vitrail.serve import describe
 from vitrail.tasks import Classification
 from vitrail.tasks.classifier import Classifier, Scored
 
@@ -61,7 +61,7 @@ class Model:
         images = self._stacked(list(np.random.default_rng(0).integers(0, 256, shape, np.uint8)))
         fewest = fewest_alike(self._answering, images, self.dtype)
         self.alike, self._fewest = fewest is not None, fewest or least(self.device)
-        self.layers = describe.layers(self.task, images)
+        self.layers = layers_of(self.task, images)
 
     def predict(self, asked: Sequence[tuple[Image, int]]) -> list[list[Scored]]:
         """Images, each with how many classes are wanted of it, to these."""
@@ -118,6 +118,16 @@ class Model:
 
     def _stacked(self, images: Sequence[Image]) -> Tensor:
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device)
+
+
+@torch.inference_mode()
+def layers_of(task: Classifier, images: Tensor) -> list[dict[str, Any]]:
+    """The layers with attention in the order in which they run, each with its heads and the grid of its places."""
+    if not isinstance(task, Classification) or not (names := attention_layers(task.backbone)):
+        return []
+    with record_attention(task.backbone) as recorded:
+        task.features(images[:1])
+    return [{"name": name, "heads": recorded[name].heads, "grid": list(recorded[name].grid)} for name in names]
 
 
 def _as_bytes(rows: Tensor) -> tuple[str, str]:
