@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -50,6 +49,20 @@ except SystemExit:
         assert python(code).stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("word", [word for word, command in cli.COMMANDS.items() if "settings" in command.settings])
+def test_flags_are_understood_without_pytorch(word):
+    """Which takes seconds to import: so long nobody wants to wait to hear of a flag, or that there is none of it."""
+    code = f"""
+import sys
+from vitrail.cli.main import main
+try:
+    main([{word!r}, "--help"])
+except SystemExit:
+    print([name for name in ("torch", "numpy", "PIL", "matplotlib") if name in sys.modules])
+"""
+    assert python(code).stdout.splitlines()[-1] == "[]"
+
+
 def test_predicting_imports_nothing_that_only_training_on_many_processes_needs():
     """These would double the time until the first answer."""
     code = """
@@ -88,10 +101,9 @@ def test_an_unknown_command_is_answered_with_the_nearest(capsys):
 class TestEachCommand:
     def test_its_settings_are_a_dataclass_and_its_recipe_a_function(self, word):
         command = cli.COMMANDS[word]
-        module = importlib.import_module(command.module)
-        assert is_dataclass(getattr(module, command.settings))
-        assert callable(getattr(module, command.function))
-        assert "json" in getattr(module, command.settings).__dataclass_fields__
+        assert is_dataclass(cli.found(command.settings))
+        assert callable(cli.found(command.function))
+        assert "json" in cli.found(command.settings).__dataclass_fields__
 
     def test_help_shows_examples_and_explains_every_flag(self, word, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "100")
@@ -101,7 +113,7 @@ class TestEachCommand:
         assert f"\nExamples:\n  vitrail {word}" in said
         for riddle in ("(default: None)", "(default: )", "{None", "STR [STR"):
             assert riddle not in said
-        settings = getattr(importlib.import_module(cli.COMMANDS[word].module), cli.COMMANDS[word].settings)
+        settings = cli.found(cli.COMMANDS[word].settings)
         inner = {"stated": Stated.__dataclass_fields__}  # whose flags stand beside the others
         for name in [each for field in settings.__dataclass_fields__ for each in inner.get(field, [field])]:
             flag = {"of_class": "class"}.get(name, name).replace("_", "-")

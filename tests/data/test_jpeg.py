@@ -129,7 +129,7 @@ def test_damage_is_told_as_ever() -> None:
 
 
 def test_an_image_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(picture, "MAX_PIXELS", 1000)
     monkeypatch.setattr(read.decode, "__defaults__", (1000,))
     with pytest.raises(UnreadableImage, match="at most 1000"):
         picture.of_bytes(encoded(), Sample(picture.NOTHING, "x"))

@@ -11,7 +11,8 @@ from vitrail.cli.main import main
 from vitrail.errors import UnknownName
 from vitrail.proofs import prove as module
 from vitrail.proofs.proof import Proof
-from vitrail.proofs.prove import Prove, in_words, prove
+from vitrail.proofs.prove import in_words, prove
+from vitrail.proofs.settings import Prove
 
 GOOD = Proof("good", "accuracy", 0.9, 0.5, 0.8, seconds=2.5)
 BAD = replace(GOOD, name="bad", measured=0.7)

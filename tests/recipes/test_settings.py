@@ -15,7 +15,7 @@ from vitrail.recipes.predicting.settings import Predict
 from vitrail.recipes.pretraining.settings import Pretrain
 from vitrail.recipes.settings import NUMBERS, check_numbers
 from vitrail.recipes.training.settings import Train
-from vitrail.serve.serve import Serve
+from vitrail.serve.settings import Serve
 
 RECIPES = (
     Train(),

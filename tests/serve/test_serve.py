@@ -20,8 +20,9 @@ import pytest
 from vitrail.errors import SettingError
 from vitrail.recipes.predicting.predict import predict
 from vitrail.recipes.predicting.settings import Predict
-from vitrail.serve.serve import Serve, serve
+from vitrail.serve.serve import serve
 from vitrail.serve.server import address_of, bound
+from vitrail.serve.settings import Serve
 
 PATIENCE = 120  # seconds; far more than is needed, even beside other tests
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")

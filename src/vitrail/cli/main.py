@@ -17,36 +17,72 @@ from vitrail.errors import UnknownName, VitrailError
 
 
 class Command(NamedTuple):
-    """A command: the module in `vitrail` with its settings and its function, and what it does in a few words."""
+    """A command: where in `vitrail` its settings and its function are, as module:name, and what it does in a few words.
 
-    module: str
+    They are apart where the function needs PyTorch: to import it takes seconds, and flags are understood before.
+    """
+
     settings: str
     function: str
     what: str
 
 
 COMMANDS = {
-    "demo": Command("recipes.demo", "Demo", "demo", "train, evaluate and explain on built-in data, in a minute"),
-    "train": Command("recipes.training.train", "Train", "train", "train a model on your images, or go on with a run"),
+    "demo": Command(
+        "recipes.demo:Demo", "recipes.demo:demo", "train, evaluate and explain on built-in data, in a minute"
+    ),
+    "train": Command(
+        "recipes.training.settings:Train",
+        "recipes.training.train:train",
+        "train a model on your images, or go on with a run",
+    ),
     "pretrain": Command(
-        "recipes.pretraining.pretrain", "Pretrain", "pretrain", "learn from images or text without labels"
+        "recipes.pretraining.settings:Pretrain",
+        "recipes.pretraining.pretrain:pretrain",
+        "learn from images or text without labels",
     ),
     "evaluate": Command(
-        "recipes.evaluating.evaluate", "Evaluate", "evaluate", "accuracy, each class, calibration, plots"
+        "recipes.evaluating.settings:Evaluate",
+        "recipes.evaluating.evaluate:evaluate",
+        "accuracy, each class, calibration, plots",
     ),
-    "predict": Command("recipes.predicting.predict", "Predict", "predict", "labels and scores for images"),
+    "predict": Command(
+        "recipes.predicting.settings:Predict", "recipes.predicting.predict:predict", "labels and scores for images"
+    ),
     "generate": Command(
-        "recipes.generating.generate", "Generate", "generate", "texts and images that a model makes up"
+        "recipes.generating.settings:Generate",
+        "recipes.generating.generate:generate",
+        "texts and images that a model makes up",
     ),
-    "explain": Command("recipes.explaining.explain", "Explain", "explain", "where the model looked, as a picture"),
-    "export": Command("recipes.exporting.export", "Export", "export", "ONNX, a PyTorch program, timm, Transformers"),
-    "serve": Command("serve.serve", "Serve", "serve", "an HTTP service and a web page"),
-    "models": Command("recipes.models", "Models", "list_models", "which models there are"),
-    "info": Command("recipes.info", "Info", "info", "what a model, a run or a data set is"),
-    "bench": Command("recipes.benching.bench", "Bench", "bench", "speed, memory, share of this machine's limit"),
-    "cache": Command("recipes.cache", "Cache", "cache", "decoded images that --cache keeps: how large, remove"),
-    "study": Command("recipes.studying.study", "Study", "study", "how data, or masking, matter to a model: many runs"),
-    "prove": Command("proofs.prove", "Prove", "prove", "show that a system works, against a strong baseline"),
+    "explain": Command(
+        "recipes.explaining.settings:Explain",
+        "recipes.explaining.explain:explain",
+        "where the model looked, as a picture",
+    ),
+    "export": Command(
+        "recipes.exporting.settings:Export",
+        "recipes.exporting.export:export",
+        "ONNX, a PyTorch program, timm, Transformers",
+    ),
+    "serve": Command("serve.settings:Serve", "serve.serve:serve", "an HTTP service and a web page"),
+    "models": Command("recipes.models:Models", "recipes.models:list_models", "which models there are"),
+    "info": Command("recipes.info:Info", "recipes.info:info", "what a model, a run or a data set is"),
+    "bench": Command(
+        "recipes.benching.settings:Bench",
+        "recipes.benching.bench:bench",
+        "speed, memory, share of this machine's limit",
+    ),
+    "cache": Command(
+        "recipes.cache:Cache", "recipes.cache:cache", "decoded images that --cache keeps: how large, remove"
+    ),
+    "study": Command(
+        "recipes.studying.settings:Study",
+        "recipes.studying.study:study",
+        "how data, or masking, matter to a model: many runs",
+    ),
+    "prove": Command(
+        "proofs.settings:Prove", "proofs.prove:prove", "show that a system works, against a strong baseline"
+    ),
 }
 
 # What the system says where a person may not read or write; any other error of it is not theirs to mend.
@@ -124,8 +160,7 @@ def run(word: str, flags: list[str]) -> int:
 
     keep_freed_memory()
     command = COMMANDS[word]
-    module = importlib.import_module(f"vitrail.{command.module}")
-    recipe = getattr(module, command.settings)
+    recipe = found(command.settings)
     settings = tyro.cli(
         recipe,
         prog=f"vitrail {word}",
@@ -138,10 +173,16 @@ def run(word: str, flags: list[str]) -> int:
             tyro.conf.PositionalMetavarFromFieldName,
         ),
     )
-    answer = getattr(module, command.function)(settings)
+    answer = found(command.function)(settings)
     if settings.json and os.environ.get("RANK", "0") == "0":
         print(json.dumps(answer, indent=2, ensure_ascii=False))
     return STATUS.get(word, lambda _: 0)(answer)
+
+
+def found(place: str) -> Any:
+    """What is called ``name`` in a module of `vitrail`, given as ``module:name``."""
+    module, name = place.split(":")
+    return getattr(importlib.import_module(f"vitrail.{module}"), name)
 
 
 def overview() -> str:

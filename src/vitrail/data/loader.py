@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
+from vitrail.choices import MAX_UNREADABLE
 from vitrail.console import say
 from vitrail.data.augment import Augment, augment_picture
 from vitrail.data.mix import Mix, mix
@@ -29,7 +30,6 @@ from vitrail.errors import DataError, SettingError, UnreadableImage, VitrailErro
 T = TypeVar("T")
 
 IN_A_ROW = 100  # unreadable images after which a batch is given up
-MAX_UNREADABLE = 0.1  # the share of a split that may be unreadable before work on it stops
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from PIL.Image import Transpose
 
+from vitrail.choices import MAX_PIXELS
 from vitrail.data import jpeg, read
 from vitrail.data.geometry import Size, from_pillow, to_pillow
 from vitrail.data.sample import Image, Sample
@@ -98,6 +99,6 @@ class Remembered(Picture):
 def of_bytes(stored: bytes, sample: Sample) -> Picture:
     """The picture of an image as it is stored. Raises :class:`vitrail.errors.UnreadableImage` unless it may be read."""
     header = jpeg.header(stored)
-    if header is None or header.height * header.width > read.MAX_PIXELS:
+    if header is None or header.height * header.width > MAX_PIXELS:
         return Decoded(replace(sample, image=read.decode(stored, sample.name)))
     return StoredJpeg(stored, header, sample, read.turn_of(stored) if header.metadata else None)

@@ -14,12 +14,12 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL.Image import Transpose
 
+from vitrail.choices import MAX_PIXELS
 from vitrail.data.sample import Image
 from vitrail.errors import TooManyPixels, UnreadableImage
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # no other of its parsers sees untrusted bytes
-MAX_PIXELS = 178_956_970  # where Pillow itself takes an image for a decompression bomb
 
 ORIENTATION = 0x0112  # the EXIF tag, and how to undo each of its values (EXIF 2.32, section 4.6.4)
 UPRIGHT = {
@@ -50,7 +50,7 @@ def decode(data: bytes | Path, name: str, max_pixels: int = MAX_PIXELS) -> Image
         data: the stored bytes, or the file that holds them.
         name: what to call the image in an error.
         max_pixels: the largest width times height that is decoded, checked on the header. Pillow's own limit
-            (:data:`MAX_PIXELS`) holds in any case.
+            (`MAX_PIXELS`) holds in any case.
 
     Returns:
         ``(H, W, 1)`` uint8 if the stored image is grey, else ``(H, W, 3)``; read-only.

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.choices import Distilled
 from vitrail.data.sample import Batch
 from vitrail.errors import SettingError
 from vitrail.heads.distilled import DistilledHead
 from vitrail.tasks.classification import Classification
-
-Kind = Literal["hard", "soft"]
 
 
 class Distillation(nn.Module):
@@ -44,7 +43,7 @@ class Distillation(nn.Module):
         self,
         student: Classification,
         teacher: Classification,
-        kind: Kind = "hard",
+        kind: Distilled = "hard",
         alpha: float = 0.5,
         temperature: float = 3.0,
     ) -> None:

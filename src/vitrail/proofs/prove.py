@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
 
 from vitrail.console import say
 from vitrail.errors import UnknownName
@@ -39,7 +38,7 @@ from vitrail.proofs import (
     vit,
 )
 from vitrail.proofs.proof import Proof
-from vitrail.recipes.settings import LeftOpen, Names
+from vitrail.proofs.settings import Prove
 
 PROOFS: dict[str, Callable[[Path | None, Path, int], Proof]] = {
     "lenet": lenet.prove,
@@ -67,29 +66,6 @@ PROOFS: dict[str, Callable[[Path | None, Path, int], Proof]] = {
     "explain": explain.prove,
     "resume": resume.prove,
 }
-
-
-@dataclass(frozen=True)
-class Prove:
-    """Show that each system works: train it on real data within minutes and compare with a strong baseline.
-
-    Examples:
-      vitrail prove
-      vitrail prove lenet vit --data ~/datasets
-      vitrail prove mae --seeds 0 1 2
-    """
-
-    names: Positional[Names] = ()
-    """Which proofs; left out: all of them."""
-    data: LeftOpen[Path] = None
-    """Folder with the data sets; left out: $VITRAIL_DATA, else they are fetched from the Hugging Face Hub."""
-    out: LeftOpen[Path] = None
-    """Keep the runs here; left out: they are thrown away."""
-    seeds: tuple[int, ...] = (0,)
-    """Run each proof with each of these seeds."""
-    json: bool = False
-    """Print one JSON document: a list of {"name", "seed", "measured", "baseline", "bar", "better", "passed", "seconds"}
-    and more."""
 
 
 def prove(settings: Prove) -> list[dict[str, Any]]:

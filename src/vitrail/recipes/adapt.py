@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
+from vitrail.choices import Adapt
 from vitrail.errors import SettingError
 from vitrail.nn.lora import add_lora
 from vitrail.tasks.learner import Learner
-
-Adapt = Literal["full", "head", "lora"]
 
 
 def adapt(task: Learner, how: Adapt, freeze: int = 0, rank: int = 8) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vitrail.choices import Precision
 from vitrail.console import say
 from vitrail.data.dataset import open_dataset
 from vitrail.data.source import Subset
@@ -15,7 +16,6 @@ from vitrail.recipes.explaining.images import explanations
 from vitrail.recipes.training.settings import Train
 from vitrail.recipes.training.train import train
 from vitrail.tasks import Classification
-from vitrail.train.precision import Precision
 from vitrail.weights.load import load
 
 SHOWN = 9  # test images whose attention is drawn

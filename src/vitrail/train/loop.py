@@ -17,13 +17,14 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vitrail.choices import OptimizerName
 from vitrail.console import progress, say
 from vitrail.data.rng import torch_seed
 from vitrail.errors import Interrupted, SettingError, TrainingDiverged
 from vitrail.train import checkpoint, distributed, sharding
 from vitrail.train.ema import Ema
 from vitrail.train.log import MetricsLog
-from vitrail.train.optim import OptimizerName, build_optimizer, set_learning_rate
+from vitrail.train.optim import build_optimizer, set_learning_rate
 from vitrail.train.precision import products_in
 from vitrail.train.recompute import recompute_blocks
 from vitrail.train.schedule import warmup_cosine

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-OptimizerName = Literal["adamw", "sgd"]
+from vitrail.choices import OptimizerName
 
 
 class Learner(Protocol):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
 
+from vitrail.choices import Precision
 from vitrail.errors import SettingError
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def choose_device(requested: str = "auto") -> torch.device:

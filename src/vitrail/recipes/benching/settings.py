@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
+from vitrail.choices import Precision
 from vitrail.recipes.settings import LeftOpen
-from vitrail.train.precision import Precision
 
 Models = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL...", help_behavior_hint="(required)")]
 

@@ -8,9 +8,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from vitrail.data.loader import MAX_UNREADABLE
+from vitrail.choices import MAX_UNREADABLE, Precision
 from vitrail.recipes.settings import UNSTATED, LeftOpen, Stated
-from vitrail.train.precision import Precision
 
 
 @dataclass(frozen=True)

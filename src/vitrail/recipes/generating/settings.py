@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
+from vitrail.choices import Precision
 from vitrail.recipes.settings import Changes, LeftOpen
-from vitrail.train.precision import Precision
 
 Givens = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[IMAGE...]", help_behavior_hint="(optional)")]
 

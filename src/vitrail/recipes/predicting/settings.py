@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
+from vitrail.choices import Precision
 from vitrail.recipes.settings import UNSTATED, Images, LeftOpen, Stated
-from vitrail.train.precision import Precision
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from vitrail.data.loader import MAX_UNREADABLE
+from vitrail.choices import MAX_UNREADABLE, OptimizerName, Precision
 from vitrail.recipes.settings import Changes, LeftOpen
-from vitrail.train.optim import OptimizerName
-from vitrail.train.precision import Precision
 
 
 @dataclass(frozen=True)

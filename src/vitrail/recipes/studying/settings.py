@@ -8,8 +8,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from vitrail.choices import Precision
 from vitrail.recipes.settings import LeftOpen
-from vitrail.train.precision import Precision
 
 
 @dataclass(frozen=True)
