@@ -36,11 +36,11 @@ import torch
 from PIL import Image
 
 from vitrail import models
+from vitrail.choices import Precision
 from vitrail.data.preprocess import Preprocess
 from vitrail.recipes.predicting.predict import predict
 from vitrail.recipes.predicting.settings import Predict
 from vitrail.tasks import Classification
-from vitrail.train.precision import Precision
 from vitrail.weights.save import save_description, save_weights
 
 ROOT = Path(__file__).parent.parent
