@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Evaluate": "vitrail.recipes.evaluating.evaluate",
-    "Predict": "vitrail.recipes.predicting.predict",
-    "Pretrain": "vitrail.recipes.pretraining.pretrain",
-    "Train": "vitrail.recipes.training.train",
+    "Evaluate": "vitrail.recipes.evaluating.settings",
+    "Predict": "vitrail.recipes.predicting.settings",
+    "Pretrain": "vitrail.recipes.pretraining.settings",
+    "Train": "vitrail.recipes.training.settings",
     "create": "vitrail.models",
     "evaluate": "vitrail.recipes.evaluating.evaluate",
     "load": "vitrail.weights.load",
