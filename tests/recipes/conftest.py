@@ -124,3 +124,12 @@ def vitrail(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(int(left.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def album(paint, tmp_path):
+    """Two colours, three pictures each, and a file that is none."""
+    folder = paint(tmp_path / "album", ["red", "blue"], count=3, seed=3)
+    (folder / "red" / "broken.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("not a picture, and not called one")
+    return folder
