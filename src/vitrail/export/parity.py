@@ -97,7 +97,7 @@ def milliseconds(models: Mapping[str, Model], images: Tensor) -> dict[str, float
 
 
 def as_table(report: Mapping[str, Any]) -> Table:
-    """A report (`recipes.export_file.report`) for people."""
+    """A report (`recipes.exporting.file.report`) for people."""
     table = Table("", "before", "after", box=None, header_style="bold", pad_edge=False)
     table.add_row("largest difference of a logit", "", f"{report['max_difference']:.2g}")
     table.add_row("agreement of labels", "", f"{report['agreement']:.2%}")
