@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from vitrail.cli.main import main
 from vitrail.errors import UnknownName
 from vitrail.proofs import prove as module
 from vitrail.proofs.proof import Proof
-from vitrail.proofs.prove import in_words, prove
+from vitrail.proofs.prove import PROOFS, in_words, prove
 from vitrail.proofs.settings import Prove
 
 GOOD = Proof("good", "accuracy", 0.9, 0.5, 0.8, seconds=2.5)
@@ -34,6 +35,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path | None, Path]
 
     monkeypatch.setattr(module, "PROOFS", {proof.name: fake(proof) for proof in (GOOD, BAD, SKIPPED)})
     return calls
+
+
+def test_help_names_every_proof(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        main(["prove", "--help"])
+    told = capsys.readouterr().out.split("Which proofs")[1].split("--data")[0]
+    assert set(PROOFS) <= set(re.findall(r"[a-z0-9-]+", told))
 
 
 def test_all_proofs_in_their_order(calls: list) -> None:

@@ -21,7 +21,11 @@ class Prove:
     """
 
     names: Positional[Names] = ()
-    """Which proofs; left out: all of them."""
+    """Which proofs; left out: all of them.
+    - Images: lenet, resnet, bit, vit, deit, swin, pvt, t2t, rope.
+    - Text: gpt, bert, bert-finetune, t5, transformer; and hopfield.
+    - Without labels: mae, mae-probe, dino, simclr, igpt, igpt-completion, igpt-probe.
+    - Of the program: explain, resume."""
     data: LeftOpen[Path] = None
     """Folder with the data sets; left out: $VITRAIL_DATA, else they are fetched from the Hugging Face Hub."""
     out: LeftOpen[Path] = None
