@@ -1,10 +1,9 @@
-"""The command line: a word chooses a recipe, the recipe's dataclass becomes the flags."""
+"""The command line: a word chooses a recipe, its settings become the flags, its errors a sentence and a status."""
 
 from __future__ import annotations
 
 import errno
 import importlib
-import inspect
 import json
 import os
 import sys
@@ -156,23 +155,11 @@ def dispatch(words: list[str]) -> int:
 
 def run(word: str, flags: list[str]) -> int:
     """Parse the flags of one command, call its function, print its answer if it is to be JSON."""
-    import tyro
+    from vitrail.cli.flags import parsed
 
     keep_freed_memory()
     command = COMMANDS[word]
-    recipe = found(command.settings)
-    settings = tyro.cli(
-        recipe,
-        prog=f"vitrail {word}",
-        description=inspect.getdoc(recipe),  # tyro by itself leaves the examples out
-        args=flags,
-        config=(
-            tyro.conf.DisallowNone,
-            tyro.conf.FlagCreatePairsOff,
-            tyro.conf.OmitArgPrefixes,
-            tyro.conf.PositionalMetavarFromFieldName,
-        ),
-    )
+    settings = parsed(found(command.settings), word, flags)
     answer = found(command.function)(settings)
     if settings.json and os.environ.get("RANK", "0") == "0":
         print(json.dumps(answer, indent=2, ensure_ascii=False))
