@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import CheckpointError
-from vitrail.recipes.info import is_checkpoint, parts
+from vitrail.recipes.informing.info import is_checkpoint, parts
 from vitrail.weights.files import find
 from vitrail.weights.read import read_file, read_tensors
 

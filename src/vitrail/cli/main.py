@@ -64,8 +64,12 @@ COMMANDS = {
         "ONNX, a PyTorch program, timm, Transformers",
     ),
     "serve": Command("serve.settings:Serve", "serve.serve:serve", "an HTTP service and a web page"),
-    "models": Command("recipes.models:Models", "recipes.models:list_models", "which models there are"),
-    "info": Command("recipes.info:Info", "recipes.info:info", "what a model, a run or a data set is"),
+    "models": Command(
+        "recipes.informing.settings:Models", "recipes.informing.models:list_models", "which models there are"
+    ),
+    "info": Command(
+        "recipes.informing.settings:Info", "recipes.informing.info:info", "what a model, a run or a data set is"
+    ),
     "bench": Command(
         "recipes.benching.settings:Bench",
         "recipes.benching.bench:bench",

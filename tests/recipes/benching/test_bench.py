@@ -17,7 +17,7 @@ from vitrail.recipes.benching.bench import bench
 from vitrail.recipes.benching.model import Case, Cost, answering, cost_of, latency, measure, opened, random_batch
 from vitrail.recipes.benching.pipeline import pipeline_speed, training_batches
 from vitrail.recipes.benching.settings import Bench
-from vitrail.recipes.models import cost_of as table
+from vitrail.recipes.informing.models import cost_of as table
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,9 @@ from PIL import Image
 from vitrail.errors import Interrupted, RunError, SettingError
 from vitrail.metrics.power_law import PowerLaw
 from vitrail.recipes import run
+from vitrail.recipes.costs import forward_flops
 from vitrail.recipes.evaluating.evaluate import evaluate
 from vitrail.recipes.evaluating.settings import Evaluate
-from vitrail.recipes.models import forward_flops
 from vitrail.recipes.studying import masking as study_masking
 from vitrail.recipes.studying import scaling as study_scaling
 from vitrail.recipes.studying.scaling import equal_networks, in_words, left

@@ -23,7 +23,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
 from vitrail.errors import SettingError
 from vitrail.nn.inference import ready
-from vitrail.recipes.models import forward_flops
+from vitrail.recipes.costs import forward_flops
 from vitrail.recipes.opened import open_classifier
 from vitrail.recipes.settings import Stated
 from vitrail.tasks import Classification

@@ -21,7 +21,7 @@ from vitrail.errors import SettingError
 from vitrail.objectives import IMAGE_OBJECTIVES, ImageObjective
 from vitrail.recipes import run
 from vitrail.recipes.config import config_changes, parsed_changes
-from vitrail.recipes.models import forward_flops
+from vitrail.recipes.costs import forward_flops
 from vitrail.recipes.pretraining.neighbours import labelled_images
 from vitrail.recipes.pretraining.prepared import Pretraining, steps_for
 from vitrail.recipes.pretraining.settings import Pretrain

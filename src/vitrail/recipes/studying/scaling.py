@@ -27,7 +27,7 @@ from vitrail.errors import SettingError
 from vitrail.metrics import draw
 from vitrail.metrics.power_law import PowerLaw, fit, meet
 from vitrail.recipes import run
-from vitrail.recipes.models import forward_flops
+from vitrail.recipes.costs import forward_flops
 from vitrail.recipes.studying.settings import Study
 from vitrail.recipes.training.choose import best_batch_size, typical_side
 from vitrail.recipes.training.settings import Train

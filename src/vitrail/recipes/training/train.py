@@ -22,8 +22,8 @@ from vitrail.metrics.classification import ClassificationMetric, LogitMetric
 from vitrail.nn.lora import merged
 from vitrail.recipes import run
 from vitrail.recipes.adapt import parameters
+from vitrail.recipes.costs import forward_flops
 from vitrail.recipes.evaluating.evaluate import draw_report, in_words, measure, report
-from vitrail.recipes.models import forward_flops
 from vitrail.recipes.resume import as_started
 from vitrail.recipes.training import choose_text, text
 from vitrail.recipes.training.choose import Choice

@@ -7,7 +7,8 @@ import pytest
 
 from vitrail import models
 from vitrail.errors import UnknownName
-from vitrail.recipes.models import Cost, Models, cost_of, count, list_models
+from vitrail.recipes.informing.models import list_models
+from vitrail.recipes.informing.settings import Models
 from vitrail.weights.published import recommended
 
 
@@ -15,23 +16,6 @@ def test_every_model_is_listed_once():
     rows = list_models(Models(json=True))
     assert [row["name"] for row in rows] == models.names() + models.text_names()
     assert [row["reads"] for row in rows] == ["images"] * len(models.names()) + ["text"] * len(models.text_names())
-
-
-@pytest.mark.parametrize("name", models.names())
-def test_the_table_of_costs_is_what_can_be_counted(name):
-    counted = count(name)
-    line = ",".join(map(str, (name, counted.parameters, counted.flops, counted.features)))
-    assert cost_of(name) == counted, f"put this line into src/vitrail/models/costs.csv: {line}"
-
-
-def test_nothing_is_counted_that_the_table_has(monkeypatch):
-    monkeypatch.setattr("vitrail.recipes.models.count", lambda name: pytest.fail(f"{name} was counted"))
-    assert all(cost_of(name) for name in models.names())
-
-
-def test_a_model_that_is_not_in_the_table_is_counted(monkeypatch):
-    monkeypatch.setattr("vitrail.recipes.models._table_of_costs", dict)
-    assert cost_of("lenet-5") == Cost(parameters=60_000, flops=count("lenet-5").flops, features=84)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from tyro.conf import Positional
 
 from vitrail import models
 from vitrail.data.dataset import open_dataset, summary
@@ -23,8 +21,9 @@ from vitrail.nn.features import Features
 from vitrail.objectives import LEARNED_BY
 from vitrail.recipes import run
 from vitrail.recipes.config import config_changes
+from vitrail.recipes.informing.settings import Info
 from vitrail.recipes.opened import as_stated
-from vitrail.recipes.settings import Changes, LeftOpen, Stated
+from vitrail.recipes.settings import Stated
 from vitrail.weights import tensorflow, text
 from vitrail.weights.describe import class_names, preprocess
 from vitrail.weights.describe import describe as describe_weights
@@ -34,38 +33,6 @@ from vitrail.weights.read import read_tensors
 from vitrail.weights.saved import describe, read_description
 
 SENTENCES = ("notes", "leaks", "unreadable")  # shown one below the other
-
-
-@dataclass(frozen=True)
-class Info:
-    """Say what something is: a model layer by layer, a run, what is in a file of weights, what was found in a data set.
-
-    Examples:
-      vitrail info vit-s16
-      vitrail info gpt2
-      vitrail info runs/clothing
-      vitrail info hf:google/vit-base-patch16-224
-      vitrail info checkpoint.pth --layout torchvision --model vit-b16
-      vitrail info clothing.onnx
-      vitrail info photos/ --json
-    """
-
-    subject: Positional[str]
-    """A model's name, a run's folder, weights (hf:ORG/NAME, timm:NAME, a file or folder), or data."""
-    config: Changes = ()
-    """Changes to a model, such as: patch_size=8 image_size=64,64."""
-    layout: LeftOpen[str] = None
-    """Whose names the tensors of a file have, where it does not say so: timm, torchvision, google, paper …"""
-    model: LeftOpen[str] = None
-    """What model the file is, where it does not say so."""
-    format: LeftOpen[str] = None
-    """How the data are stored, where looking at them does not tell: folder, csv, parquet …"""
-    image_column: LeftOpen[str] = None
-    """The column of a table that holds the images' paths; left out: image, path, file …"""
-    label_column: LeftOpen[str] = None
-    """The column of a table that holds the labels; left out: label, class, category …"""
-    json: bool = False
-    """Print one JSON document."""
 
 
 def info(settings: Info) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from vitrail.data.text.characters import learn
 from vitrail.errors import CheckpointError, DataError, RunError, SettingError, UnknownName
 from vitrail.export.onnx import write_onnx
 from vitrail.objectives.next_token import NextToken
-from vitrail.recipes.info import Info, info
+from vitrail.recipes.informing.info import info
+from vitrail.recipes.informing.settings import Info
 from vitrail.weights.load import load
 from vitrail.weights.save import save_description
 
