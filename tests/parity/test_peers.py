@@ -24,7 +24,8 @@ PEERS = os.environ.get("VITRAIL_PEERS")
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_logits_are_theirs(family, tmp_path):
-    subprocess.run([PEERS, HERE / "make.py", family, tmp_path], check=True, capture_output=True, text=True)
+    done = subprocess.run([PEERS, HERE / "make.py", family, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     differences = {}
     for folder in tmp_path.iterdir():
         case = json.loads((folder / "case.json").read_text())
@@ -33,5 +34,7 @@ def test_logits_are_theirs(family, tmp_path):
         expected = load_file(folder / "expected" / "logits.safetensors")
         logits = task(expected["images"])
         differences[case["case"]] = (logits - expected["logits"]).abs().max().item()
-    assert differences
     assert {name: value for name, value in differences.items() if not value <= 1e-4} == {}
+    if left_out := [line for line in done.stderr.splitlines() if "is left out: " in line]:
+        pytest.skip(f"{len(differences)} agree; {'; '.join(left_out)}")
+    assert differences

@@ -1,7 +1,9 @@
 """What a peer's network is made from. Read by the peers' own interpreter; see make.py."""
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -86,17 +88,27 @@ def randomised(model: Any) -> Any:
     return model.eval()
 
 
+class NoClone(Exception):
+    """A paper's code is not here."""
+
+
+def clone(name: str) -> Path:
+    """The folder ``$VITRAIL_REPOSITORIES/name``, a clone of a paper's code. Raises `NoClone` if it is not there."""
+    folder = Path(os.environ.get("VITRAIL_REPOSITORIES", "nowhere"), name)
+    if not folder.is_dir():
+        raise NoClone(f"there is no clone {name} in VITRAIL_REPOSITORIES")
+    return folder
+
+
 def repository(name: str, package: str | None = None) -> Any:
-    """Put the folder ``$VITRAIL_REPOSITORIES/name``, a clone of a paper's code, on the path; for ``pth`` cases.
+    """Put a `clone` on the path; for ``pth`` cases.
 
     ``package`` is a folder in it whose name a file beside this one has, too, and which is to be found all the same.
     """
-    import os
     import sys
     import types
-    from pathlib import Path
 
-    folder = Path(os.environ["VITRAIL_REPOSITORIES"], name)
+    folder = clone(name)
     sys.path.insert(0, str(folder))
     if package is not None:
         sys.modules[package] = types.ModuleType(package)

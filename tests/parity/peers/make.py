@@ -1,10 +1,12 @@
 """Writes the networks of one family's cases, with images and the logits that the peer gives for them.
 
 Run by an interpreter that has timm, torchvision and Transformers:  python make.py FAMILY FOLDER
+Cases of papers' code that is not in `VITRAIL_REPOSITORIES` are left out, and it says so.
 """
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,12 +33,19 @@ def photos(case) -> list[torch.Tensor]:
 @torch.no_grad()
 def main(family: str, out: Path) -> None:
     torch.set_num_threads(1)
+    from case import NoClone
+
     cases = __import__(family).CASES
     for number, (name, case) in enumerate(cases.items()):
         folder = out / str(number)
         folder.mkdir(parents=True)
         torch.manual_seed(number)
-        model = case.save(str(folder))
+        try:
+            model = case.save(str(folder))
+        except NoClone as error:
+            shutil.rmtree(folder)
+            print(f"{name} is left out: {error}", file=sys.stderr)
+            continue
         images = torch.cat([torch.rand(2, case.channels, *case.size) * 2 - 1, *photos(case)])
         logits = model(images)
         logits = getattr(logits, "logits", logits)

@@ -1,9 +1,8 @@
 import functools
 import importlib.util
-import os
 import sys
 
-from case import pth, transformers
+from case import clone, pth, transformers
 
 SMALL = {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 2, 2, 1], "num_attention_heads": [1, 2, 4, 3]}
 OURS = {"widths": [8, 12, 16, 24], "depths": [1, 2, 2, 1], "heads": [1, 2, 4, 3]}
@@ -15,7 +14,7 @@ def authors(name):
     """A file of the authors' code, which has the name of one beside this, without its entries in timm's table."""
     from timm.models import registry
 
-    path = f"{os.environ['VITRAIL_REPOSITORIES']}/PVT/classification/{name}.py"
+    path = clone("PVT") / "classification" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"authors_{name}", path)
     sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
     entered, registry.register_model = registry.register_model, lambda build: build

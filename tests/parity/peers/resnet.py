@@ -1,8 +1,6 @@
-import os
 import runpy
-from pathlib import Path
 
-from case import pth, timm, transformers
+from case import clone, pth, timm, transformers
 
 BASIC = {"layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 16, 32, 64], "depths": [1, 2, 1, 1]}
 BOTTLENECK = {"embedding_size": 8, "hidden_sizes": [32, 64, 128], "depths": [2, 1, 2]}
@@ -23,7 +21,7 @@ def torchvision_resnext(groups, width):
 
 def idelbayev(name, option="A"):
     """His module is called as this one is, so it cannot be imported beside it."""
-    file = Path(os.environ["VITRAIL_REPOSITORIES"], "pytorch_resnet_cifar10", "resnet.py")
+    file = clone("pytorch_resnet_cifar10") / "resnet.py"
     module = runpy.run_path(str(file))
     module["BasicBlock"].__init__.__defaults__ = (1, option)  # stride and kind of shortcut
     network = module[name]()
