@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from vitrail.allocator import keep_freed_memory
 from vitrail.bench.machine import in_words, machine
 from vitrail.bench.timing import in_turns
 from vitrail.console import say
@@ -71,6 +72,7 @@ def main() -> None:
     if (settings.run is None) != (settings.data is None):
         parser.error("--run and --data belong together")
     settings.pairs = sorted({0, *settings.pairs})
+    keep_freed_memory()  # as every command does
     rows: list[Row] = []
     for name in settings.models:
         torch.manual_seed(0)

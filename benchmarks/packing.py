@@ -29,6 +29,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vitrail.allocator import keep_freed_memory
 from vitrail.bench.machine import in_words, machine
 from vitrail.bench.timing import in_turns, spread
 from vitrail.data.loader import UnreadableImages
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("--data", default=None, help="on these images, or on its own that training held back")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "packing.md")
     settings = parser.parse_args()
+    keep_freed_memory()  # as every command does
     sizes = PICTURES if settings.photos is None else sizes_in(settings.photos)
     task = random_task(settings.model)
     speeds = [speed for tokens in settings.tokens for speed in speeds_of(task, sizes, tokens, settings)]
