@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.choices import Distilled
+from vitrail.choices import DistillationKind
 from vitrail.data.sample import Batch
 from vitrail.errors import SettingError
 from vitrail.heads.distilled import DistilledHead
@@ -43,7 +43,7 @@ class Distillation(nn.Module):
         self,
         student: Classification,
         teacher: Classification,
-        kind: Distilled = "hard",
+        kind: DistillationKind = "hard",
         alpha: float = 0.5,
         temperature: float = 3.0,
     ) -> None:

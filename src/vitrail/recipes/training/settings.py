@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from vitrail.choices import MAX_UNREADABLE, Adapt, Distilled, OptimizerName, Precision
+from vitrail.choices import MAX_UNREADABLE, Adapt, DistillationKind, OptimizerName, Precision
 from vitrail.recipes.settings import Changes, LeftOpen
 
 
@@ -57,7 +57,7 @@ class Train:
     """Rank of the changes with --adapt lora."""
     teacher: LeftOpen[str] = None
     """A trained model of the same classes whose answers are learned beside the labels: a run's folder, hf:ORG/NAME …"""
-    distill: Distilled = "hard"
+    distill: DistillationKind = "hard"
     """What is learned of the teacher: hard, its most probable class; soft, all its probabilities."""
     image_size: LeftOpen[int] = None
     """Side of the images in pixels, as the model sees them; left out: chosen for the data."""
