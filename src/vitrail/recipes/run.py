@@ -19,7 +19,7 @@ import vitrail
 from vitrail import atomic
 from vitrail.data import jpeg
 from vitrail.data.source import Dataset
-from vitrail.errors import RunError, UserError
+from vitrail.errors import Interrupted, RunError, UserError
 from vitrail.train import distributed
 from vitrail.train.state import STATE
 
@@ -108,6 +108,26 @@ def refuse_changed(dataset: Dataset, record: dict[str, Any], folder: Path, remed
         raise RunError(
             f"the images or labels of {dataset.name} are no longer those that {folder} was started with; {remedy}."
         )
+
+
+def note_or_refuse(dataset: Dataset, folder: Path, remedy: str) -> None:
+    """Note the data in the record in ``folder``; where some are noted already, refuse others as `refuse_changed`."""
+    record = read(folder)
+    if "fingerprint" in record["data"]:
+        refuse_changed(dataset, record, folder, remedy)
+    else:
+        record["data"]["fingerprint"] = fingerprint(dataset)
+        write(folder, record)
+
+
+@contextmanager
+def resumable(command: str, folder: Path) -> Iterator[None]:
+    """A context in which who interrupts a run is told how to go on with it."""
+    try:
+        yield
+    except Interrupted as stopped:
+        remedy = f"Go on with: vitrail {command} --resume {folder}"
+        raise Interrupted(f"{stopped} {remedy}", stopped.exit_status - 128) from stopped
 
 
 def refuse_other(found: str, record: dict[str, Any], folder: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from vitrail import atomic
 from vitrail.console import say
 from vitrail.data.cache import limit_of
-from vitrail.errors import Interrupted, SettingError, UnknownName
+from vitrail.errors import SettingError, UnknownName
 from vitrail.metrics import draw
 from vitrail.objectives import IMAGE_OBJECTIVES, OBJECTIVES, TEXT_OBJECTIVES
 from vitrail.recipes import run
@@ -99,7 +99,7 @@ def learn(
     if distributed.rank() == 0:
         save_description(learner, folder)
     try:
-        with threads_for(begun.flops):
+        with run.resumable("pretrain", folder), threads_for(begun.flops):
             state = fit(
                 learner,
                 begun.load,
@@ -118,9 +118,6 @@ def learn(
                 dtype=dtype,
                 tensorboard=settings.log == "tensorboard",
             )
-    except Interrupted as stopped:
-        remedy = f"Go on with: vitrail pretrain --resume {folder}"
-        raise Interrupted(f"{stopped} {remedy}", stopped.exit_status - 128) from stopped
     except torch.OutOfMemoryError as error:
         raise SettingError(
             f"a batch of {begun.batch_size} does not fit into the memory of {device}; give a smaller --batch-size, or "

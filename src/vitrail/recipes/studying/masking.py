@@ -80,12 +80,7 @@ def opened(settings: Study, seed: int) -> Dataset:
     assert settings.data is not None
     assert settings.out is not None
     dataset = open_images(settings.data, settings.format, seed=seed, image_column=settings.image_column)
-    record = run.read(settings.out)
-    if "fingerprint" in record["data"]:
-        run.refuse_changed(dataset, record, settings.out, "restore them, or start a new study")
-    else:
-        record["data"]["fingerprint"] = run.fingerprint(dataset)
-        run.write(settings.out, record)
+    run.note_or_refuse(dataset, settings.out, "restore them, or start a new study")
     return dataset
 
 

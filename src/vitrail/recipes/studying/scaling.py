@@ -156,12 +156,7 @@ def opened(settings: Study) -> Dataset:
         image_column=settings.image_column,
         label_column=settings.label_column,
     )
-    record = run.read(settings.out)
-    if "fingerprint" in record["data"]:
-        run.refuse_changed(dataset, record, settings.out, "restore them, or start a new study")
-    else:
-        record["data"]["fingerprint"] = run.fingerprint(dataset)
-        run.write(settings.out, record)
+    run.note_or_refuse(dataset, settings.out, "restore them, or start a new study")
     return dataset
 
 

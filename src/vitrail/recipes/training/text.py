@@ -19,7 +19,7 @@ from vitrail.data.text.batch import TextBatch
 from vitrail.data.text.examples import TextData
 from vitrail.data.text.rows import Rows, TrainingRows
 from vitrail.data.text.tokenizers import open_tokenizer
-from vitrail.errors import Interrupted, RunError, SettingError
+from vitrail.errors import RunError, SettingError
 from vitrail.metrics import draw
 from vitrail.nn.lora import merged
 from vitrail.recipes import run
@@ -160,7 +160,7 @@ def learn(start: TextStart, plan: Plan, device: torch.device, dtype: torch.dtype
     if distributed.rank() == 0:
         save_description(task, folder)
     try:
-        with threads_for(forward_flops(start)):
+        with run.resumable("train", folder), threads_for(forward_flops(start)):
             state = fit(
                 task,
                 load_training,
@@ -173,9 +173,6 @@ def learn(start: TextStart, plan: Plan, device: torch.device, dtype: torch.dtype
                 dtype=dtype,
                 tensorboard=start.settings.log == "tensorboard",
             )
-    except Interrupted as stopped:
-        remedy = f"Go on with: vitrail train --resume {folder}"
-        raise Interrupted(f"{stopped} {remedy}", stopped.exit_status - 128) from stopped
     except torch.OutOfMemoryError as error:
         raise SettingError(
             f"a batch of {choice.batch_size} texts does not fit into the memory of {device}; give a smaller "

@@ -16,7 +16,7 @@ from vitrail.data.cache import cached
 from vitrail.data.loader import UnreadableImages, default_workers, load_batches
 from vitrail.data.sample import Batch
 from vitrail.data.source import SplitName
-from vitrail.errors import Interrupted, SettingError
+from vitrail.errors import SettingError
 from vitrail.metrics import calibration, draw
 from vitrail.metrics.classification import ClassificationMetric, LogitMetric
 from vitrail.nn.lora import merged
@@ -99,7 +99,8 @@ def learn(start: Start, device: torch.device, dtype: torch.dtype) -> dict[str, A
     if distributed.rank() == 0:
         save_description(task, folder)
     try:
-        with threads_for(choice.batch_size / batches.world * forward_flops(choice.model, **choice.changes)):
+        flops = choice.batch_size / batches.world * forward_flops(choice.model, **choice.changes)
+        with run.resumable("train", folder), threads_for(flops):
             state = fit(
                 learner,
                 load_training,
@@ -112,9 +113,6 @@ def learn(start: Start, device: torch.device, dtype: torch.dtype) -> dict[str, A
                 dtype=dtype,
                 tensorboard=settings.log == "tensorboard",
             )
-    except Interrupted as stopped:
-        remedy = f"Go on with: vitrail train --resume {folder}"
-        raise Interrupted(f"{stopped} {remedy}", stopped.exit_status - 128) from stopped
     except torch.OutOfMemoryError as error:
         raise SettingError(
             f"a batch of {choice.batch_size} images does not fit into the memory of {device}; give a smaller "
